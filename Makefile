@@ -1,0 +1,59 @@
+# `make run` and `make test` set everything up first, in .venv, and do not install again what is there.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
+# torch and torchvision fit each other only as a pair, built for the same device.
+TORCH := $(shell sed -nE '/^torch(vision)?==/p' constraints.txt)
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
+
+.PHONY: run test test-unit lint check bench setup lock clean
+
+run: setup  ## Train, judge, export and register the real MNIST through the compiled pipeline.
+	$(BIN)/retrain run
+
+test: setup  ## Run all the tests.
+	$(BIN)/python -m pytest
+
+test-unit: setup  ## Run the quick tests.
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: setup  ## Check style, types and who imports whom.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+check: lint test  ## Everything that CI checks.
+
+bench: setup  ## Measure what the README claims, side by side with what one would do otherwise.
+	$(BIN)/python -m benchmarks
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed: apt-get install python3"; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "error: Python's venv is needed: apt-get install python3-venv"; exit 2; }
+	@echo "Setting up $(VENV); this takes a few minutes, once."
+	@$(PYTHON) -m venv $(VENV) && $(PIP) install --upgrade 'pip>=25.3'
+	@# Without an NVIDIA GPU the builds for the CPU fit: they need 5 GB less. Where they cannot be had, the registry's serve.
+	@nvidia-smi -L >/dev/null 2>&1 || \
+		$(PIP) install --no-deps --retries 0 --timeout 10 --index-url $(CPU_BUILDS) $(TORCH) >/dev/null 2>&1 || \
+		echo "torch's CPU builds cannot be reached from here; taking the default ones, which run on CPU too."
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'import torch, torchvision' || \
+		{ echo "error: torch and torchvision do not fit each other; remove $(VENV) and call make again"; exit 1; }
+	@touch $@
+
+lock:  ## Pin the newest versions that pyproject.toml admits, in constraints.txt.
+	@rm -rf .lock && $(PYTHON) -m venv .lock && .lock/bin/python -m pip install --quiet --upgrade pip
+	@.lock/bin/python -m pip install --quiet '.[dev]'
+	@{ echo "# Pins every package of every extra; made by 'make lock'."; \
+		.lock/bin/python -m pip freeze --exclude retrain | sed 's/+cpu$$//'; } > constraints.txt
+	@rm -rf .lock build
+
+clean:  ## Remove what was set up here; the store stays.
+	rm -rf $(VENV) *.egg-info .mypy_cache .ruff_cache .pytest_cache
