@@ -1,0 +1,1 @@
+"""What runs in a container: one package a step, and the few modules that the steps share."""

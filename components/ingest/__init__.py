@@ -1,0 +1,1 @@
+"""Turns labelled images into a dataset."""

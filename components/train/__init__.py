@@ -1,0 +1,1 @@
+"""Trains a classifier on the training split of a dataset."""
