@@ -1,0 +1,65 @@
+"""From a step's interface to its KFP component: the only bridge between the two."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from kfp import dsl
+
+from components import step
+
+IMAGE = "ghcr.io/retrain/retrain:0.1.0"
+
+
+def component(interface: type) -> Callable[..., Any]:
+    """The container component that runs a step as `python3 -m components.<step>` with all its fields as flags."""
+    fields = step.fields(interface)
+
+    def container(**given: Any) -> dsl.ContainerSpec:
+        arguments = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
+        for field in fields:
+            value = given[field.name]
+            arguments += [field.flag, value.path if field.artifact else value]
+        package = interface.__module__.rpartition(".")[0]
+        return dsl.ContainerSpec(image=IMAGE, command=["python3", "-m", package], args=arguments)
+
+    container.__name__ = interface.__name__.lower()
+    container.__doc__ = interface.__doc__
+    return dsl.container_component(declared(container, fields))
+
+
+def declared(function: Callable[..., Any], fields: list[step.Field]) -> Callable[..., Any]:
+    """A function that takes `**given` as KFP wants it: called by position, with a signature and a docstring of `fields`."""
+
+    def called(*values: Any) -> Any:
+        return function(**{field.name: value for field, value in zip(fields, values, strict=True)})
+
+    parameters = [_parameter(field) for field in fields]
+    called.__name__ = function.__name__
+    called.__doc__ = documented(function.__doc__ or "", fields)
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return called
+
+
+def _parameter(field: step.Field) -> inspect.Parameter:
+    # By keyword only, so that fields without a default may follow those with one.
+    default = inspect.Parameter.empty if field.required else field.default
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, annotation=_annotation(field), default=default)
+
+
+def _annotation(field: step.Field) -> Any:
+    if field.artifact is None:
+        return field.type
+    marker = dsl.Input if isinstance(field.artifact, step.In) else dsl.Output
+    return marker[getattr(dsl, field.artifact.type)]
+
+
+def documented(summary: str, fields: list[step.Field]) -> str:
+    """A docstring in Google's style, from which KFP takes the descriptions that its UI shows."""
+    return "\n".join([summary, "", "Args:", *(f"    {field.name}: {description(field)}" for field in fields)])
+
+
+def description(field: step.Field) -> str:
+    """A field's help, with its choices."""
+    return field.help + (f" One of {', '.join(field.choices)}." if field.choices else "")

@@ -1,0 +1,126 @@
+"""The compiled pipeline agrees with the steps' interfaces, is the same everywhere, and tells the UI what it shows."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import step
+from pipelines.parameters import NAMES, STEPS, parameters
+from pipelines.retrain import compile
+
+PLACEHOLDER = re.compile(r"\{\{\$\.(inputs|outputs)\.(artifacts|parameters)\['(\w+)'\](?:\.path)?\}\}")
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    path = tmp_path_factory.mktemp("compiled") / "retrain.yaml"
+    compile(path)
+    spec: dict[str, Any] = yaml.safe_load(path.read_text())
+    return spec
+
+
+def container(compiled: dict[str, Any], interface: type) -> dict[str, Any]:
+    name = interface.__name__.lower()
+    found: dict[str, Any] = compiled["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+    return found
+
+
+@pytest.mark.parametrize("interface", STEPS)
+def test_the_compiled_command_runs_the_steps_module(compiled: dict[str, Any], interface: type) -> None:
+    name = interface.__name__.lower()
+    assert container(compiled, interface)["command"] == ["python3", "-m", f"components.{name}"]
+
+
+@pytest.mark.parametrize("interface", STEPS)
+def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, Any], interface: type) -> None:
+    arguments = container(compiled, interface)["args"]
+    assert arguments[:2] == ["--executor-input", "{{$}}"]
+    carried = {}
+    for flag, value in zip(arguments[2::2], arguments[3::2], strict=True):
+        match = PLACEHOLDER.fullmatch(value)
+        assert match, value
+        carried[flag] = match.groups()
+    expected = {
+        field.flag: (
+            "outputs" if isinstance(field.artifact, step.Out) else "inputs",
+            "artifacts" if field.artifact else "parameters",
+            field.name,
+        )
+        for field in step.fields(interface)
+    }
+    assert carried == expected
+
+
+@pytest.mark.parametrize("interface", STEPS)
+def test_the_command_line_takes_the_compiled_arguments(compiled: dict[str, Any], interface: type) -> None:
+    values = {field.name: str(field.default if not field.required else "path") for field in step.fields(interface)}
+    arguments = [
+        PLACEHOLDER.sub(lambda match: values[match.group(3)], argument).replace("{{$}}", "{}")
+        for argument in container(compiled, interface)["args"]
+    ]
+    given = vars(step.parser(interface).parse_args(arguments))
+    assert given.pop("executor_input") == {}
+    for field in step.fields(interface):
+        expected = field.default if not field.required else field.type("path")
+        assert given[field.name] == expected
+
+
+def test_every_parameter_has_a_description_and_a_default_that_the_ui_shows(compiled: dict[str, Any]) -> None:
+    shown = compiled["root"]["inputDefinitions"]["parameters"]
+    assert set(shown) == set(NAMES)
+    for field in parameters():
+        assert shown[field.name]["description"].startswith(field.help[:20])
+        assert shown[field.name]["defaultValue"] == field.default
+
+
+def test_a_parameters_choices_stand_in_its_description(compiled: dict[str, Any]) -> None:
+    shown = compiled["root"]["inputDefinitions"]["parameters"]
+    assert "One of tanh, sigmoid, relu, leaky_relu." in " ".join(shown["activation"]["description"].split())
+
+
+def test_the_steps_follow_each_other(compiled: dict[str, Any]) -> None:
+    tasks = compiled["root"]["dag"]["tasks"]
+    after = {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()}
+    assert after == {
+        "ingest": set(),
+        "train": {"ingest"},
+        "evaluate": {"ingest", "train"},
+        "export": {"ingest", "train", "evaluate"},
+    }
+
+
+def test_metrics_confusion_report_and_summary_are_typed_for_the_ui(compiled: dict[str, Any]) -> None:
+    outputs = {
+        (component.removeprefix("comp-"), name): artifact["artifactType"]["schemaTitle"]
+        for component, spec in compiled["components"].items()
+        for name, artifact in spec["outputDefinitions"]["artifacts"].items()
+    }
+    assert outputs[("evaluate", "metrics")] == "system.Metrics"
+    assert outputs[("evaluate", "confusion")] == "system.ClassificationMetrics"
+    assert outputs[("evaluate", "report")] == "system.HTML"
+    assert outputs[("export", "summary")] == "system.Markdown"
+
+
+def test_no_step_is_taken_from_kfps_cache(compiled: dict[str, Any]) -> None:
+    tasks = compiled["root"]["dag"]["tasks"]
+    assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 4  # {}: enableCache is false
+
+
+def test_compiling_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": f"UTC+{seed}", "LANG": "C"}
+        script = "import pathlib, sys; from pipelines.retrain import compile; compile(pathlib.Path(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", script, str(tmp_path / f"{seed}.yaml")], env=environment, check=True)
+    assert (tmp_path / "1.yaml").read_bytes() == (tmp_path / "2.yaml").read_bytes()
+
+
+def test_compiling_needs_no_torch(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['torch'] = None; from pipelines.retrain import compile; from pathlib import Path; "
+    script += f"compile(Path({str(tmp_path / 'retrain.yaml')!r}))"
+    subprocess.run([sys.executable, "-c", script], check=True)
