@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from components.step import Out, check_choices, require
+from components.step import Out, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,5 @@ class Ingest:
     dataset: Annotated[Path, Out("Dataset"), "The manifest: classes, counts, statistics and the shards by key."]
 
     def __post_init__(self) -> None:
-        check_choices(self)
         require(bool(self.source), "source", self.source, "be 'mnist' or a folder")
-        require(0 < self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "lie between 0 and 1")
+        require(0 < self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "be between 0 and 1")

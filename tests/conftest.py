@@ -1,0 +1,68 @@
+"""What many tests start from."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from components.ingest.ingest import ingest
+from components.ingest.interface import Ingest
+from components.storage import DirectoryStore
+from tests.samples import write_folder
+
+
+@pytest.fixture
+def idx_folder(tmp_path: Path) -> Path:
+    """A folder of IDX files: 600 training and 200 test images, 28x28, of ten classes that can be learned."""
+    return write_folder(tmp_path / "idx")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    """An empty store in a directory."""
+    return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def tiny_dataset(idx_folder: Path, store: DirectoryStore, tmp_path: Path) -> Path:
+    """The manifest of `idx_folder`, ingested into `store`."""
+    manifest = tmp_path / "dataset"
+    ingest(Ingest(source=str(idx_folder), store=store.uri, dataset=manifest))
+    return manifest
+
+
+class Ingested(NamedTuple):
+    """A dataset and where it lies."""
+
+    manifest: Path
+    store: DirectoryStore
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Ingested:
+    """The real MNIST, downloaded unless it is in the cache."""
+    room = tmp_path_factory.mktemp("mnist")
+    store = DirectoryStore(room / "store")
+    ingest(Ingest(source="mnist", store=store.uri, dataset=room / "dataset"))
+    return Ingested(room / "dataset", store)
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from components.train.interface import Train
+    from components.train.train import train
+
+    room = tmp_path_factory.mktemp("trained")
+    store = str(room / "store")
+    ingest(Ingest(source=str(write_folder(room / "idx")), store=store, dataset=room / "dataset"))
+    train(
+        Train(dataset=room / "dataset", store=store, epochs=2, batch_size=32, model=room / "model", metrics=room / "m")
+    )
+    return room / "model"
+
+
+@pytest.fixture
+def tiny_model(_trained: Path, tmp_path: Path) -> Path:
+    """The directory of a model that was trained a little on `tiny_dataset`; each test has a copy of its own."""
+    return shutil.copytree(_trained, tmp_path / "tiny_model")
