@@ -17,7 +17,7 @@ class Evaluate:
     store: Annotated[str, "Where shards and models are kept: a directory, or s3://bucket/prefix."]
     model_name: Annotated[str, "The model's name in the registry."] = "mnist"
     min_accuracy: Annotated[float, "The least test accuracy, from 0 to 1, that is accepted."] = 0.9
-    max_drop: Annotated[float, "How much test accuracy, from 0 to 1, the next champion may lose against the present one."] = 0.0
+    max_drop: Annotated[float, "How much test accuracy, from 0 to 1, a new champion may lose against the last."] = 0.0
     verdict: Annotated[Path, Out("Artifact"), "Accepted or rejected, the reasons and every figure, as JSON."]
     metrics: Annotated[Path, Out("Metrics"), "Accuracy and macro averages."]
     confusion: Annotated[Path, Out("ClassificationMetrics"), "The confusion matrix."]

@@ -1,0 +1,43 @@
+"""The champion of the registry, measured on the test split of the candidate."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components import registry
+from components.dataset.manifest import Manifest
+from components.evaluate.fit import misfit
+from components.evaluate.gate import Rival
+from components.evaluate.prediction import predict
+from components.models import artifact
+from components.models.config import ModelConfig
+from components.storage import Store
+
+
+def find_rival(
+    store: Store, name: str, manifest: Manifest, images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> Rival | None:
+    """The champion with its accuracy on this test split, uint8 [N, H, W, C] and int64 [N]; None where there is none.
+
+    A champion that was judged on this very split keeps its figure; another is fetched and evaluated, if it fits.
+    """
+    champion = registry.champion(store, name)
+    if champion is None:
+        return None
+    judged_on = champion.facts["test_digest"], tuple(champion.facts["classes"])
+    if judged_on == (manifest.split_digests["test"], manifest.classes):
+        return Rival(champion.number, champion.facts["accuracy"])
+    classifier, config = _fetch(store, champion)
+    if obstacle := misfit(config, manifest):
+        return Rival(champion.number, None, obstacle)
+    predicted = predict(classifier, images, "evaluate the champion").argmax(axis=1)
+    return Rival(champion.number, float((predicted == labels).mean()))
+
+
+def _fetch(store: Store, champion: registry.Version) -> tuple[artifact.Classifier, ModelConfig]:
+    with tempfile.TemporaryDirectory(prefix="champion-") as folder:
+        for file in ("weights.safetensors", "config.json", "curve.json"):
+            (Path(folder) / file).write_bytes(registry.read_file(store, champion, file))
+        return artifact.load(Path(folder))

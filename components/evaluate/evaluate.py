@@ -1,0 +1,130 @@
+"""Judges a model on the test split."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.dataset.manifest import Manifest, read_manifest
+from components.dataset.shards import read_split
+from components.evaluate.champion import find_rival
+from components.evaluate.fit import misfit
+from components.evaluate.gate import Rival, judge
+from components.evaluate.interface import Evaluate
+from components.evaluate.metrics import Scores, confusion_matrix, score, worst_mistakes
+from components.evaluate.prediction import predict
+from components.evaluate.report import Mistake, render
+from components.models import artifact
+from components.models.config import read_curve
+from components.step import Metadata, UserError
+from components.storage import aside, open_store
+from components.verdict import Verdict, write_verdict
+
+WORST_MISTAKES = 32
+"""Mistakes that the report shows."""
+
+
+def evaluate(step: Evaluate) -> Metadata:
+    """Predicts every test image once, judges the model, and writes verdict, metrics and report."""
+    start = time.monotonic()
+    manifest = read_manifest(step.dataset)
+    classifier, config = artifact.load(step.model)
+    if obstacle := misfit(config, manifest):
+        raise UserError(f"the model cannot be judged on this dataset, because {obstacle}; train one on it first")
+
+    # The test split
+    store = open_store(step.store)
+    images, labels = read_split(store, manifest, "test")
+    probabilities = predict(classifier, images, "evaluate")
+    scores = score(confusion_matrix(labels, probabilities.argmax(axis=1), len(manifest.classes)))
+
+    # The gate
+    rival = find_rival(store, step.model_name, manifest, images, labels)
+    verdict = conclude(step, manifest, scores, rival, start)
+
+    # What people see
+    mistakes = find_mistakes(manifest.classes, images, labels, probabilities)
+    report = render(step.model_name, verdict, manifest, config, read_curve(step.model), mistakes)
+    metrics, confusion = ui_metrics(verdict), ui_confusion(verdict)
+
+    # The files
+    write_verdict(step.verdict, verdict)
+    write(step.metrics, json.dumps(metrics, indent=2) + "\n")
+    write(step.confusion, json.dumps(confusion, indent=2) + "\n")
+    write(step.report, report)
+
+    print(f"{'accepted' if verdict.accepted else 'rejected'}: {' '.join(verdict.reasons)}", flush=True)
+    decision = {"accepted": verdict.accepted, "reasons": list(verdict.reasons)}
+    return {"verdict": decision, "metrics": metrics, "confusion": confusion}
+
+
+def conclude(step: Evaluate, manifest: Manifest, scores: Scores, rival: Rival | None, start: float) -> Verdict:
+    """The verdict on a model with these scores, whose judgement began at `start` by the monotonic clock."""
+    images = manifest.images("test")
+    accepted, reasons = judge(scores.accuracy, images, rival, step.min_accuracy, step.max_drop)
+    return Verdict(
+        accepted=accepted,
+        reasons=reasons,
+        accuracy=scores.accuracy,
+        macro_precision=scores.macro_precision,
+        macro_recall=scores.macro_recall,
+        macro_f1=scores.macro_f1,
+        per_class=per_class(scores, manifest.classes),
+        confusion=tuple(map(tuple, scores.confusion.tolist())),
+        test_images=images,
+        dataset=manifest.digest,
+        test_digest=manifest.split_digests["test"],
+        champion={"version": rival.version, "accuracy": rival.accuracy} if rival else None,
+        seconds=time.monotonic() - start,
+    )
+
+
+def per_class(scores: Scores, classes: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+    """The scores as a table with one row a class, in the order of the classes."""
+    columns = zip(classes, scores.precision, scores.recall, scores.f1, scores.confusion.sum(axis=1), strict=True)
+    return tuple(
+        {"class": name, "precision": float(precision), "recall": float(recall), "f1": float(f1), "images": int(images)}
+        for name, precision, recall, f1, images in columns
+    )
+
+
+def find_mistakes(
+    classes: tuple[str, ...], images: NDArray[np.uint8], labels: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> list[Mistake]:
+    """The worst mistakes among images uint8 [N, H, W, C] with labels int64 [N] and probabilities float32 [N, K]."""
+    return [
+        Mistake(
+            image=images[index],
+            true=classes[labels[index]],
+            predicted=classes[probabilities[index].argmax()],
+            confidence=float(probabilities[index].max()),
+        )
+        for index in worst_mistakes(labels, probabilities, WORST_MISTAKES)
+    ]
+
+
+def ui_metrics(verdict: Verdict) -> dict[str, float]:
+    """The figures that KFP's UI lists, rounded for people; the verdict has them in full."""
+    figures = {name: getattr(verdict, name) for name in ("accuracy", "macro_precision", "macro_recall", "macro_f1")}
+    if verdict.champion and verdict.champion["accuracy"] is not None:
+        figures["champion_accuracy"] = verdict.champion["accuracy"]
+    return {name: round(figure, 6) for name, figure in figures.items()} | {"test_images": verdict.test_images}
+
+
+def ui_confusion(verdict: Verdict) -> dict[str, Any]:
+    """The confusion matrix as KFP's UI draws it: what kfp.dsl.ClassificationMetrics.log_confusion_matrix records."""
+    return {
+        "confusionMatrix": {
+            "annotationSpecs": [{"displayName": row["class"]} for row in verdict.per_class],
+            "rows": [{"row": list(row)} for row in verdict.confusion],
+        }
+    }
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with aside(path) as copy:
+        copy.write_text(text, encoding="utf-8")
