@@ -9,7 +9,7 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 TORCH := $(shell sed -nE '/^torch(vision)?==/p' constraints.txt)
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
-.PHONY: run test test-unit lint check bench setup lock clean
+.PHONY: run test test-unit lint check bench docs setup lock clean
 
 run: setup  ## Train, judge, export and register the real MNIST through the compiled pipeline.
 	$(BIN)/retrain run
@@ -30,6 +30,10 @@ check: lint test  ## Everything that CI checks.
 
 bench: setup  ## Measure what the README claims, side by side with what one would do otherwise.
 	$(BIN)/python -m benchmarks
+
+docs: setup  ## Write what is made from the code: the reference and the README's picture.
+	$(BIN)/python -m pipelines.reference > docs/reference.md
+	RETRAIN_UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_main_job.py
 
 setup: $(VENV)/installed
 

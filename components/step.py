@@ -103,8 +103,8 @@ def choose(kind: str, name: str, choices: Sequence[str]) -> str:
     if name in choices:
         return name
     near = difflib.get_close_matches(name, choices, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise UserError(f"unknown {kind} {name!r}; {hint}(choices: {', '.join(choices)})")
+    listed = f"choices: {', '.join(choices)}"
+    raise UserError(f"unknown {kind} {name!r}; " + (f"did you mean {near[0]!r}? ({listed})" if near else listed))
 
 
 def check_choices(step: object) -> None:

@@ -1,0 +1,74 @@
+"""A finished run on one screen: the verdict, each step with its time, where everything is, what to try next."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.local import Run
+
+
+def screen(run: Run) -> str:
+    """The summary of a run whose four steps all ended well."""
+    verdict = run.read("evaluate", "verdict")
+    release = run.read("export", "release")
+    notes = {
+        "ingest": ingested(run.metadata("ingest", "dataset")),
+        "train": trained(run.metadata("train", "metrics")),
+        "evaluate": f"{verdict['test_images']:,} test images",
+        "export": "ONNX differs from PyTorch by at most {max_difference:.0e} on {images:,} images".format(
+            **release["parity"]
+        ),
+    }
+    times = [f"  {step.name:<9}{step.seconds:6.1f} s   {notes[step.name]}" for step in run.steps]
+    total = sum(step.seconds for step in run.steps)
+    places = {
+        "model": run.root / "train" / "model",
+        "report": release["report"],
+        "ONNX": release["onnx"],
+    }
+    return "\n".join(
+        [
+            "",
+            headline(verdict, release),
+            *(f"  {reason}" for reason in verdict["reasons"]),
+            "",
+            *times,
+            f"  {'total':<9}{total:6.1f} s",
+            "",
+            *(f"  {name:<9}{shown(place)}" for name, place in places.items()),
+            "",
+            f"Try next: retrain predict IMAGE.png{elsewhere(release)}",
+        ]
+    )
+
+
+def headline(verdict: dict[str, Any], release: dict[str, Any]) -> str:
+    """The outcome in one line: accuracy, against the champion, and what became of the model."""
+    version = release["version"]
+    champion = verdict["champion"]
+    against = f" (champion: {champion['accuracy']:.2%})" if champion and champion["accuracy"] is not None else ""
+    state = "accepted" if verdict["accepted"] else "REJECTED"
+    rank = ", the champion" if release["champion"] else ""
+    return f"{state}: {verdict['accuracy']:.2%} test accuracy{against}; {version['name']} version {version['number']}{rank}"
+
+
+def ingested(metadata: dict[str, Any]) -> str:
+    """Which dataset, and whether it was there already."""
+    state = "was in the store already, reused" if metadata["reused"] else "written to the store"
+    return f"dataset {metadata['digest'][:12]} {state}"
+
+
+def trained(metadata: dict[str, Any]) -> str:
+    """How well and how fast."""
+    return "{validation_accuracy:.2%} validation accuracy, {images_per_second:,.0f} images/s".format(**metadata)
+
+
+def elsewhere(release: dict[str, Any]) -> str:
+    """The flags that `retrain predict` needs to find this model, where they are not its defaults."""
+    return f" --model-name {name}" if (name := release["version"]["name"]) != "mnist" else ""
+
+
+def shown(place: str | Path) -> str:
+    """A path as it is shortest from where the user stands; a URI as it is."""
+    text = str(place)
+    return text if "://" in text else min(text, os.path.relpath(text), key=len)
