@@ -9,7 +9,10 @@ MARK = "progress: "
 
 
 class Progress:
-    """Counts towards a total and says so on stderr, at most once in RETRAIN_PROGRESS_SECONDS (default 10)."""
+    """Counts towards a total and says so on stderr, at most once in RETRAIN_PROGRESS_SECONDS (default 10).
+
+    `what` may be empty, where the step itself is meant.
+    """
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self.what, self.total, self.unit = what, total, unit
@@ -29,5 +32,5 @@ class Progress:
         speed = self.done / max(now - self.start, 1e-9)
         left = (self.total - self.done) / speed if speed else 0.0
         share = 100 * self.done / self.total if self.total else 100.0
-        pieces = [f"{self.what} {share:3.0f}%", f"{speed:,.0f} {self.unit}/s", f"{left:.0f} s left", note]
+        pieces = [f"{self.what} {share:.0f}%".lstrip(), f"{speed:,.0f} {self.unit}/s", f"{left:.0f} s left", note]
         return ", ".join(piece for piece in pieces if piece)

@@ -4,20 +4,28 @@ Keys are relative POSIX paths such as `datasets/4f2a.json`. Nothing half-written
 writers at once never mix: a directory writes aside and renames, S3 has atomic and conditional PUTs.
 """
 
+import errno
 import fcntl
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from components.step import StepError, UserError
 
 if TYPE_CHECKING:
     from minio import Minio
+    from urllib3 import PoolManager
+
+
+COPIED_AT_ONCE = 2**20
+"""Bytes."""
 
 
 class NotFound(Exception):
@@ -28,6 +36,9 @@ class Store(Protocol):
     """Objects by key."""
 
     uri: str
+
+    def require_writable(self) -> None:
+        """Raises UserError where nothing can be written, so that nobody works in vain."""
 
     def read(self, key: str) -> bytes:
         """The object's bytes. Raises NotFound."""
@@ -42,7 +53,7 @@ class Store(Protocol):
         """Creates the object; False, and nothing changes, where one lies there already."""
 
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
-        """Replaces the object if its bytes are still `old` (None: if there is none); False, and nothing changes, if not."""
+        """Replaces the object if its bytes are still `old` (None: if there is none); otherwise False and no change."""
 
     def exists(self, key: str) -> bool:
         """Whether an object lies under the key."""
@@ -53,14 +64,23 @@ class Store(Protocol):
 
 def open_store(uri: str) -> Store:
     """The store behind a URI: a path or `file://` for a directory, `s3://bucket/prefix` for S3."""
-    parts = urlsplit(uri)
-    if parts.scheme == "s3":
+    scheme, colon, path = uri.partition("://")
+    if scheme == "s3" and colon:
         return S3Store(uri)
-    if parts.scheme == "file":
-        return DirectoryStore(Path(parts.path))
-    if parts.scheme or not uri:
-        raise UserError(f"store must be a directory or s3://bucket/prefix, not {uri!r}")
+    if scheme == "file" and path.startswith("/"):
+        return DirectoryStore(Path(unquote(path)))
+    if colon or not uri:
+        raise UserError(f"store must be a directory, file:///directory or s3://bucket/prefix, not {uri!r}")
     return DirectoryStore(Path(uri))
+
+
+def check_key(key: str) -> None:
+    """Raises UserError unless the key is a plain relative path: some keys are read from files that others wrote.
+
+    Names that start with a dot are the directory store's own.
+    """
+    if not all(part and not part.startswith(".") for part in key.split("/")):
+        raise UserError(f"key {key!r} must be a relative path without names that start with a dot")
 
 
 @contextmanager
@@ -71,8 +91,8 @@ def aside(path: Path) -> Iterator[Path]:
     try:
         yield room / path.name
         if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(room / path.name, path)
+            path.replace(room / "replaced~")  # a rename at once, where a removal would be seen halfway
+        (room / path.name).replace(path)
     finally:
         shutil.rmtree(room, ignore_errors=True)
 
@@ -83,18 +103,29 @@ class DirectoryStore:
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.uri = str(self.root)
-        try:
+
+    def require_writable(self) -> None:
+        """Makes the directory where it is missing. Raises UserError where it cannot be written."""
+        with self._writing():
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what the file system says into one sentence."""
+        try:
+            yield
         except OSError as error:
-            raise UserError(f"store {self.uri!r} cannot be written ({error.strerror}); name another with --store") from None
+            mistake = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT)
+            sentence = f"store {self.uri!r} cannot be written ({error.strerror}); "
+            if mistake:
+                raise UserError(sentence + "give another --store") from None
+            raise StepError(sentence + "make room, or give another --store") from None
 
     def _path(self, key: str) -> Path:
-        path = self.root / key
-        if ".." in path.parts or not path.is_relative_to(self.root):
-            raise ValueError(f"key {key!r} leaves the store")
-        return path
+        check_key(key)
+        return self.root / key
 
     def read(self, key: str) -> bytes:
         try:
@@ -110,11 +141,9 @@ class DirectoryStore:
             raise NotFound(key) from None
 
     def write(self, key: str, content: bytes | Path) -> None:
-        with aside(self._path(key)) as copy:
-            if isinstance(content, Path):
-                shutil.copyfile(content, copy)
-            else:
-                copy.write_bytes(content)
+        source = content.open("rb") if isinstance(content, Path) else io.BytesIO(content)
+        with source, self._writing(), aside(self._path(key)) as copy, copy.open("wb") as file:
+            shutil.copyfileobj(source, file, COPIED_AT_ONCE)
 
     def create(self, key: str, content: bytes) -> bool:
         return self.swap(key, None, content)
@@ -128,6 +157,7 @@ class DirectoryStore:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
+        self.require_writable()
         # flock is given back by the kernel when its holder dies, so a killed run never blocks the next one.
         with (self.root / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -137,8 +167,7 @@ class DirectoryStore:
         return self._path(key).is_file()
 
     def keys(self, prefix: str) -> Iterator[str]:
-        top = self._path(prefix if prefix.endswith("/") else str(Path(prefix).parent))
-        for folder, subfolders, files in os.walk(top):
+        for folder, subfolders, files in os.walk(self._path(prefix + "*").parent):
             subfolders[:] = [name for name in subfolders if not name.startswith(".")]
             for name in files:
                 key = (Path(folder) / name).relative_to(self.root).as_posix()
@@ -154,20 +183,29 @@ class S3Store:
     """
 
     def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        if not parts.netloc:
+        self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        if not self.bucket:
             raise UserError(f"store must be s3://bucket/prefix, not {uri!r}")
         self.uri = uri.rstrip("/")
-        self.bucket = parts.netloc
-        self.prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""
-        self.client = _client()
+        self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
+        self.http = _http()
+        self.client = _client(self.http)
+
+    def require_writable(self) -> None:
+        with self._speaking(""):
+            if not self.client.bucket_exists(self.bucket):
+                raise UserError(f"store {self.uri} is not usable: bucket {self.bucket!r} does not exist; create it")
+
+    def _name(self, key: str) -> str:
+        check_key(key)
+        return self.prefix + key
 
     def read(self, key: str) -> bytes:
         return self._read(key)[0]
 
     def _read(self, key: str) -> tuple[bytes, str]:
         with self._speaking(key):
-            response = self.client.get_object(self.bucket, self.prefix + key)
+            response = self.client.get_object(self.bucket, self._name(key))
             try:
                 return response.read(), response.headers["ETag"]
             finally:
@@ -176,16 +214,14 @@ class S3Store:
 
     def fetch(self, key: str, path: Path) -> None:
         with self._speaking(key), aside(path) as copy:
-            self.client.fget_object(self.bucket, self.prefix + key, str(copy))
+            self.client.fget_object(self.bucket, self._name(key), str(copy))
 
     def write(self, key: str, content: bytes | Path) -> None:
-        import io
-
         with self._speaking(key):
             if isinstance(content, Path):
-                self.client.fput_object(self.bucket, self.prefix + key, str(content))
+                self.client.fput_object(self.bucket, self._name(key), str(content))
             else:
-                self.client.put_object(self.bucket, self.prefix + key, io.BytesIO(content), len(content))
+                self.client.put_object(self.bucket, self._name(key), io.BytesIO(content), len(content))
 
     def create(self, key: str, content: bytes) -> bool:
         return self._put_if(key, content, {"If-None-Match": "*"})
@@ -201,14 +237,13 @@ class S3Store:
 
     def _put_if(self, key: str, content: bytes, condition: dict[str, str]) -> bool:
         """PUT under a condition (RFC 9110, section 13); minio's put_object takes no headers, a presigned URL does."""
-        import urllib3
-
         with self._speaking(key):
-            url = self.client.get_presigned_url("PUT", self.bucket, self.prefix + key)
-            with urllib3.PoolManager() as http:
-                response = http.request("PUT", url, body=content, headers=condition)
+            url = self.client.get_presigned_url("PUT", self.bucket, self._name(key), expires=timedelta(hours=1))
+            response = self.http.request("PUT", url, body=content, headers=condition)
         if response.status in (409, 412):  # 409: two conditional PUTs at once; the other one came first
             return False
+        if response.status in (403, 404):
+            raise UserError(f"store {self.uri} is not usable: HTTP {response.status} when writing {key}")
         if response.status != 200:
             raise StepError(f"store {self.uri} refused to write {key}: HTTP {response.status}")
         return True
@@ -216,14 +251,14 @@ class S3Store:
     def exists(self, key: str) -> bool:
         try:
             with self._speaking(key):
-                self.client.stat_object(self.bucket, self.prefix + key)
+                self.client.stat_object(self.bucket, self._name(key))
         except NotFound:
             return False
         return True
 
     def keys(self, prefix: str) -> Iterator[str]:
         with self._speaking(prefix):
-            for found in self.client.list_objects(self.bucket, self.prefix + prefix, recursive=True):
+            for found in self.client.list_objects(self.bucket, self._name(prefix + "*")[:-1], recursive=True):
                 yield str(found.object_name).removeprefix(self.prefix)
 
     @contextmanager
@@ -241,12 +276,28 @@ class S3Store:
                 raise UserError(f"store {self.uri} is not usable: {error.code}: {error.message}") from None
             raise StepError(f"store {self.uri} failed on {key}: {error.code}: {error.message}") from None
         except (MinioException, urllib3.exceptions.HTTPError) as error:
-            raise StepError(f"store {self.uri} cannot be reached ({error}); see AWS_ENDPOINT_URL") from None
+            # The reason alone: the whole message has the URL, and with it the signature of a conditional PUT.
+            reason = getattr(error, "reason", None) or error
+            raise StepError(f"store {self.uri} cannot be reached ({reason}); see AWS_ENDPOINT_URL") from None
+        except ValueError as error:  # what minio raises for an impossible bucket and for want of credentials
+            raise UserError(f"store {self.uri} is not usable: {error}; see AWS_ACCESS_KEY_ID") from None
 
 
-def _client() -> "Minio":
+def _http() -> "PoolManager":
+    """Connections that wait a minute for an answer and try five times, for the client and for conditional PUTs."""
+    import certifi
+    from urllib3 import PoolManager, Retry
+
+    return PoolManager(
+        timeout=60,
+        retries=Retry(total=5, backoff_factor=0.2, status_forcelist=(500, 502, 503, 504)),
+        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+    )
+
+
+def _client(http: "PoolManager") -> "Minio":
     from minio import Minio
-    from minio.credentials import AWSConfigProvider, ChainedProvider, EnvAWSProvider, IamAwsProvider
+    from minio.credentials.providers import AWSConfigProvider, ChainedProvider, EnvAWSProvider, IamAwsProvider
 
     endpoint = urlsplit(os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com"))
     if endpoint.scheme not in ("http", "https") or not endpoint.netloc:
@@ -254,6 +305,7 @@ def _client() -> "Minio":
     return Minio(
         endpoint=endpoint.netloc,
         secure=endpoint.scheme == "https",
-        region=os.environ.get("AWS_REGION"),
+        http_client=http,
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
         credentials=ChainedProvider([EnvAWSProvider(), AWSConfigProvider(), IamAwsProvider()]),
     )

@@ -169,6 +169,7 @@ def png_header(width: int, height: int) -> bytes:
         (png_header(10_000, 10_000), "has more than 89,478,485 pixels"),
         (png_header(100_000, 100_000), "has more than 89,478,485 pixels"),
     ],
+    ids=["empty", "text", "gif", "postscript", "truncated", "bomb", "large bomb"],
 )
 def test_a_file_that_is_no_sound_picture_is_named(content: bytes, complaint: str, tmp_path: Path) -> None:
     (tmp_path / "picture.png").write_bytes(content)
