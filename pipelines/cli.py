@@ -90,8 +90,10 @@ def local_store(uri: str) -> tuple[str, Path]:
     from components.storage import DirectoryStore, open_store
 
     store = open_store(uri)
-    directory = store.root if isinstance(store, DirectoryStore) else Path(LOCAL_STORE).absolute()
-    return store.uri, directory / "runs"
+    store.require_writable()
+    here = store if isinstance(store, DirectoryStore) else DirectoryStore(Path(LOCAL_STORE))
+    here.require_writable()
+    return store.uri, here.root / "runs"
 
 
 @main.command("compile")

@@ -11,7 +11,7 @@ from components import step
 IMAGE = "ghcr.io/retrain/retrain:0.1.0"
 
 
-def component(interface: type) -> Callable[..., Any]:
+def component(interface: type) -> Any:
     """The container component that runs a step as `python3 -m components.<step>` with all its fields as flags."""
     fields = step.fields(interface)
 
@@ -29,7 +29,7 @@ def component(interface: type) -> Callable[..., Any]:
 
 
 def declared(function: Callable[..., Any], fields: list[step.Field]) -> Callable[..., Any]:
-    """A function that takes `**given` as KFP wants it: called by position, with a signature and a docstring of `fields`."""
+    """A function of `**given` as KFP wants it: called by position, its signature and docstring those of `fields`."""
 
     def called(*values: Any) -> Any:
         return function(**{field.name: value for field, value in zip(fields, values, strict=True)})

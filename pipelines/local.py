@@ -151,7 +151,7 @@ def execute(command: list[str], variables: Mapping[str, str], step: StepRun, ter
 
 
 def stop(process: "subprocess.Popen[str]") -> None:
-    """Ends a process that still runs: SIGINT first, so that it removes what is half-written, SIGKILL after the grace."""
+    """Ends a process that still runs: by SIGINT, so that it removes what is half-written, or else by SIGKILL."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
         try:

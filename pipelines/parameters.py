@@ -4,7 +4,7 @@ Only their names stand here; type, default, choices and description come from th
 """
 
 from collections.abc import Mapping
-from dataclasses import MISSING, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,5 +48,7 @@ def check(values: Mapping[str, Any]) -> None:
     for interface in STEPS:
         fields = step.fields(interface)
         given = {field.name: values[field.name] for field in fields if field.name in values}
-        missing = {field.name: Path() for field in fields if field.default is MISSING and field.name not in given}
-        interface(**missing, **given)
+        missing: dict[str, Any] = {
+            field.name: Path() for field in fields if field.default is MISSING and field.name not in given
+        }
+        interface(**(missing | given))

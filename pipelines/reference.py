@@ -14,7 +14,7 @@ def reference() -> str:
         parameters(),
     )
     steps = [
-        section(f"`python -m {interface.__module__.rpartition('.')[0]}`", interface.__doc__ or "", step.fields(interface))
+        section(f"`{step.parser(interface).prog}`", interface.__doc__ or "", step.fields(interface))
         for interface in STEPS
     ]
     return "\n\n".join(["# Reference", intro, pipeline, *steps]) + "\n"

@@ -13,7 +13,7 @@ ingest, train, evaluate, export = map(component, STEPS)
 
 
 def retrain(**given: Any) -> None:
-    """Retrains an image classifier: ingests labelled images, trains, judges against the champion, exports and publishes."""
+    """Retrains an image classifier: ingests images, trains, judges against the champion, exports and publishes."""
     dataset = task(ingest, given, "Ingest").outputs["dataset"]
     model = task(train, given, "Train", dataset=dataset).outputs["model"]
     judged = task(evaluate, given, "Evaluate", dataset=dataset, model=model).outputs

@@ -1,7 +1,6 @@
 """A finished run on one screen: the verdict, each step with its time, where everything is, what to try next."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from pipelines.local import Run
@@ -21,11 +20,8 @@ def screen(run: Run) -> str:
     }
     times = [f"  {step.name:<9}{step.seconds:6.1f} s   {notes[step.name]}" for step in run.steps]
     total = sum(step.seconds for step in run.steps)
-    places = {
-        "model": run.root / "train" / "model",
-        "report": release["report"],
-        "ONNX": release["onnx"],
-    }
+    folder = release["onnx"].rpartition("/")[0]
+    places = {"model": f"{folder}/weights.safetensors", "report": release["report"], "ONNX": release["onnx"]}
     return "\n".join(
         [
             "",
@@ -49,7 +45,8 @@ def headline(verdict: dict[str, Any], release: dict[str, Any]) -> str:
     against = f" (champion: {champion['accuracy']:.2%})" if champion and champion["accuracy"] is not None else ""
     state = "accepted" if verdict["accepted"] else "REJECTED"
     rank = ", the champion" if release["champion"] else ""
-    return f"{state}: {verdict['accuracy']:.2%} test accuracy{against}; {version['name']} version {version['number']}{rank}"
+    model = f"{version['name']} version {version['number']}{rank}"
+    return f"{state}: {verdict['accuracy']:.2%} test accuracy{against}; {model}"
 
 
 def ingested(metadata: dict[str, Any]) -> str:
@@ -68,7 +65,6 @@ def elsewhere(release: dict[str, Any]) -> str:
     return f" --model-name {name}" if (name := release["version"]["name"]) != "mnist" else ""
 
 
-def shown(place: str | Path) -> str:
+def shown(place: str) -> str:
     """A path as it is shortest from where the user stands; a URI as it is."""
-    text = str(place)
-    return text if "://" in text else min(text, os.path.relpath(text), key=len)
+    return place if "://" in place else min(place, os.path.relpath(place), key=len)

@@ -78,6 +78,6 @@ def test_the_report_renders_without_console_errors(finished: tuple[Path, str], t
     picture = tmp_path / "report.png"
     assert screenshot(report, picture, width=1200, height=2600) == []
     with Image.open(picture) as image:
-        assert len(image.convert("L").getcolors(1 << 24)) > 50  # neither blank nor an error page
+        assert len(set(image.convert("L").tobytes())) > 50  # neither blank nor an error page
     if "RETRAIN_UPDATE_DOCS" in os.environ:  # make docs
         shutil.copy(picture, DOCS / "report.png")

@@ -38,7 +38,7 @@ def evaluate(step: Evaluate) -> Metadata:
     # The test split
     store = open_store(step.store)
     images, labels = read_split(store, manifest, "test")
-    probabilities = predict(classifier, images, "evaluate")
+    probabilities = predict(classifier, images, "")
     scores = score(confusion_matrix(labels, probabilities.argmax(axis=1), len(manifest.classes)))
 
     # The gate

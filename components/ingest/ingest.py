@@ -32,6 +32,7 @@ def ingest(step: Ingest) -> Metadata:
     """Makes a dataset of the source in the store, unless the store has it already, and writes its manifest."""
     start = time.monotonic()
     store = open_store(step.store)
+    store.require_writable()
     source = read_source(step.source)
     splits = cut(source, step.validation_fraction)
     draft = describe(splits)

@@ -80,7 +80,7 @@ def download(folder: Path, mirrors: Iterable[str], files: Mapping[str, str]) -> 
                 _load(mirror, folder, files)
                 return folder
             except Unusable as error:
-                reasons.append(f"{urlsplit(mirror).netloc}: {error}")
+                reasons.append(f"{urlsplit(mirror).hostname}: {error}")
     raise StepError(
         f"MNIST cannot be downloaded ({'; '.join(reasons)}); put {', '.join(files)}, plain or .gz, into a folder "
         "and name the folder with --source"

@@ -37,7 +37,10 @@ def test_compile_writes_the_pipeline_and_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--architecture", "lenet"], "error: unknown architecture 'lenet'; did you mean 'lenet5'? (choices: lenet5)\n"),
+        (
+            ["--architecture", "lenet"],
+            "error: unknown architecture 'lenet'; did you mean 'lenet5'? (choices: lenet5)\n",
+        ),
         (
             ["--activation", "rellu"],
             "error: unknown activation 'rellu'; did you mean 'relu'? (choices: tanh, sigmoid, relu, leaky_relu)\n",
@@ -45,10 +48,13 @@ def test_compile_writes_the_pipeline_and_names_the_file(tmp_path: Path) -> None:
         (["--epochs", "0"], "error: epochs must be at least 1, not 0\n"),
         (["--learning-rate", "nan"], "error: learning_rate must be a positive number, not nan\n"),
         (["--min-accuracy", "99"], "error: min_accuracy must lie between 0 and 1, not 99.0\n"),
-        (["--store", "gs://bucket"], "error: store must be a directory, file:///directory or s3://bucket/prefix, not 'gs://bucket'\n"),
+        (
+            ["--store", "gs://bucket"],
+            "error: store must be a directory, file:///directory or s3://bucket/prefix, not 'gs://bucket'\n",
+        ),
         (
             ["--store", "/dev/null/store"],
-            "error: store '/dev/null/store' cannot be written (Not a directory); name another with --store\n",
+            "error: store '/dev/null/store' cannot be written (Not a directory); give another --store\n",
         ),
     ],
 )

@@ -121,6 +121,8 @@ def test_compiling_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
 
 
 def test_compiling_needs_no_torch(tmp_path: Path) -> None:
-    script = "import sys; sys.modules['torch'] = None; from pipelines.retrain import compile; from pathlib import Path; "
+    script = (
+        "import sys; sys.modules['torch'] = None; from pipelines.retrain import compile; from pathlib import Path; "
+    )
     script += f"compile(Path({str(tmp_path / 'retrain.yaml')!r}))"
     subprocess.run([sys.executable, "-c", script], check=True)

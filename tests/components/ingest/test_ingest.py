@@ -240,7 +240,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(idx_folder: Path, tmp_p
     store = DirectoryStore(tmp_path / "store")
     code, out, err = finish(start(idx_folder, store.root, tmp_path / "dataset", preexec_fn=limit))
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"error: File too large[^\n]*\n", err)
+    assert re.fullmatch(r"error: store '[^\n]*' cannot be written \(File too large\); make room[^\n]*\n", err)
     assert list(store.keys("")) == []
     assert not (tmp_path / "dataset").exists()
     assert junk(tmp_path) == []
