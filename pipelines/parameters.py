@@ -48,7 +48,5 @@ def check(values: Mapping[str, Any]) -> None:
     for interface in STEPS:
         fields = step.fields(interface)
         given = {field.name: values[field.name] for field in fields if field.name in values}
-        missing: dict[str, Any] = {
-            field.name: Path() for field in fields if field.default is MISSING and field.name not in given
-        }
+        missing: dict[str, Any] = {field.name: Path() for field in fields if field.required}
         interface(**(missing | given))

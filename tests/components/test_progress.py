@@ -18,7 +18,7 @@ def test_a_line_says_how_far_how_fast_and_how_long_still() -> None:
     progress = Progress("read", 400, "images")
     progress.done = 100
     line = progress.line(now=progress.start + 2.0, note="loss 0.5")
-    assert line == "read  25%, 50 images/s, 6 s left, loss 0.5"
+    assert line == "read 25%, 50 images/s, 6 s left, loss 0.5"
 
 
 def test_nothing_to_do_is_done(capsys: pytest.CaptureFixture[str]) -> None:
