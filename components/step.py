@@ -46,9 +46,17 @@ class In:
 
 @dataclasses.dataclass(frozen=True)
 class Out:
-    """Marks a path that the step writes an artifact to; `type` is its KFP type, such as `Model`."""
+    """Marks a path that the step writes an artifact to; `type` is its KFP type, such as `Model`.
+
+    `String` is no artifact but an output parameter: the file's text, on which the pipeline can depend.
+    """
 
     type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class RunID:
+    """Marks a parameter that the platform fills with the ID of the run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +69,7 @@ class Field:
     default: Any
     choices: tuple[str, ...]
     artifact: In | Out | None
+    run_id: bool = False
 
     @property
     def flag(self) -> str:
@@ -88,7 +97,8 @@ def _field(field: "dataclasses.Field[Any]", hint: Any) -> Field:
         type=str if choices else kind,
         default=field.default,
         choices=choices,
-        artifact=markers[0] if markers else None,
+        artifact=next((marker for marker in markers if isinstance(marker, In | Out)), None),
+        run_id=RunID() in markers,
     )
 
 

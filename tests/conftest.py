@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 def tiny_dataset(idx_folder: Path, store: DirectoryStore, tmp_path: Path) -> Path:
     """The manifest of `idx_folder`, ingested into `store`."""
     manifest = tmp_path / "dataset"
-    ingest(Ingest(source=str(idx_folder), store=store.uri, dataset=manifest))
+    ingest(Ingest(source=str(idx_folder), store=store.uri, dataset=manifest, decision=tmp_path / "decision"))
     return manifest
 
 
@@ -44,7 +44,7 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Ingested:
     """The real MNIST, downloaded unless it is in the cache."""
     room = tmp_path_factory.mktemp("mnist")
     store = DirectoryStore(room / "store")
-    ingest(Ingest(source="mnist", store=store.uri, dataset=room / "dataset"))
+    ingest(Ingest(source="mnist", store=store.uri, dataset=room / "dataset", decision=room / "decision"))
     return Ingested(room / "dataset", store)
 
 
@@ -55,7 +55,8 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     room = tmp_path_factory.mktemp("trained")
     store = str(room / "store")
-    ingest(Ingest(source=str(write_folder(room / "idx")), store=store, dataset=room / "dataset"))
+    source = str(write_folder(room / "idx"))
+    ingest(Ingest(source=source, store=store, dataset=room / "dataset", decision=room / "decision"))
     train(
         Train(dataset=room / "dataset", store=store, epochs=2, batch_size=32, model=room / "model", metrics=room / "m")
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from components.code import code_digest
 from components.dataset.manifest import Manifest, read_manifest
 from components.dataset.shards import read_split
 from components.export.interface import Export
@@ -51,7 +52,7 @@ def export(step: Export) -> Metadata:
         onnx_file.write_bytes(content)
         files = {name: step.model / name for name in ("weights.safetensors", "config.json", "curve.json")}
         files |= {"model.onnx": onnx_file, "verdict.json": step.verdict, "report.html": step.report}
-        version = publish(store, step.model_name, files, facts(config, verdict, metrics))
+        version = publish(store, step.model_name, files, facts(step, config, verdict, metrics))
     promoted, reason = crown(store, version, verdict)
 
     # What people see
@@ -76,7 +77,7 @@ def require_one_run(manifest: Manifest, config: ModelConfig, verdict: Verdict) -
         raise UserError("dataset, model and verdict are not of one run; give what evaluate was given and what it wrote")
 
 
-def facts(config: ModelConfig, verdict: Verdict, metrics: dict[str, float]) -> dict[str, Any]:
+def facts(step: Export, config: ModelConfig, verdict: Verdict, metrics: dict[str, float]) -> dict[str, Any]:
     """What the registry says of a version, so that models are listed and compared without opening their files."""
     return {
         "accuracy": verdict.accuracy,
@@ -87,6 +88,8 @@ def facts(config: ModelConfig, verdict: Verdict, metrics: dict[str, float]) -> d
         "classes": config.classes,
         "shape": config.shape,
         "architecture": config.architecture,
+        "code": code_digest(),
+        "run": step.run_id,
         **metrics,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from components.code import code_digest
 from components.dataset.manifest import (
     SPLITS,
     Manifest,
@@ -21,11 +22,13 @@ from components.dataset.manifest import (
 )
 from components.dataset.shards import split_digest, write_split
 from components.ingest import mnist
+from components.ingest.decision import decide
 from components.ingest.idx import Source, read_folder
 from components.ingest.interface import Ingest
 from components.ingest.splits import Split, cut, name_classes
+from components.registry import champion
 from components.step import Metadata, UserError
-from components.storage import NotFound, Store, open_store
+from components.storage import NotFound, Store, aside, open_store
 
 
 def ingest(step: Ingest) -> Metadata:
@@ -51,9 +54,16 @@ def ingest(step: Ingest) -> Metadata:
         # Last, so that a dataset which can be found is whole; two at once write the same dataset.
         store.write(manifest_key(manifest.digest), encode(manifest))
     write_manifest(step.dataset, manifest)
-
     print(summary(manifest, reused), flush=True)
-    return {"dataset": facts(manifest) | {"reused": reused, "seconds": round(time.monotonic() - start, 3)}}
+
+    decision, reason = decide(step.condition, champion(store, step.model_name), manifest.digest, code_digest())
+    with aside(step.decision) as file:
+        file.write_text(decision)
+    if step.condition != "always":
+        print(reason, flush=True)
+
+    seconds = round(time.monotonic() - start, 3)
+    return {"dataset": facts(manifest) | {"reused": reused, "reason": reason, "seconds": seconds}}
 
 
 def read_source(source: str) -> Source:

@@ -27,13 +27,15 @@ MNIST_DIGEST = "2a1ca8beb2f0dc95a2ba0e755dcb5cdee87b57fe28d91bfdcca2e695860563c8
 
 
 def run(source: Path, store: Path, dataset: Path) -> dict[str, Any]:
-    return dict(ingest(Ingest(source=str(source), store=str(store), dataset=dataset))["dataset"])
+    decision = dataset.with_name("decision")
+    return dict(ingest(Ingest(source=str(source), store=str(store), dataset=dataset, decision=decision))["dataset"])
 
 
 def start(source: Path | str, store: Path | str, dataset: Path, **options: Any) -> "subprocess.Popen[str]":
     """The step as a process of its own, as the pipeline runs it."""
     command = [sys.executable, "-m", "components.ingest"]
     arguments = ["--source", str(source), "--store", str(store), "--dataset", str(dataset)]
+    arguments += ["--decision", str(dataset.with_name("decision"))]
     return subprocess.Popen(
         command + arguments,
         stdout=subprocess.PIPE,
@@ -99,6 +101,7 @@ def test_the_metadata_says_what_the_dataset_holds(idx_folder: Path, store: Direc
     assert metadata.pop("seconds") >= 0
     digest = read_manifest(tmp_path / "dataset").digest
     counts = {"train": 540, "validation": 60, "test": 200}
+    assert metadata.pop("reason") == "Retraining, because the condition is 'always'."
     assert metadata == {"digest": digest, "classes": 10, "reused": False} | counts
 
 
@@ -186,7 +189,7 @@ def test_the_real_mnist_is_what_it_is_everywhere(mnist: Ingested) -> None:
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -1.0, float("nan")])
 def test_an_impossible_validation_fraction_is_refused(tmp_path: Path, fraction: float) -> None:
     with pytest.raises(UserError, match="validation_fraction must be between 0 and 1, not"):
-        Ingest(source="mnist", store="store", dataset=tmp_path, validation_fraction=fraction)
+        Ingest(source="mnist", store="store", dataset=tmp_path, decision=tmp_path, validation_fraction=fraction)
 
 
 def test_images_that_are_all_the_same_are_refused(idx_folder: Path, store: DirectoryStore, tmp_path: Path) -> None:

@@ -1,0 +1,7 @@
+"""All benchmarks, one after the other: `make bench`."""
+
+import runpy
+
+for name in ("pipeline", "training", "accuracy"):
+    print(f"\n== {name} ==", flush=True)
+    runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -1,0 +1,124 @@
+"""Trains a classifier; read it from top to bottom."""
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.dataset.manifest import Manifest, read_manifest
+from components.models.artifact import ModelConfig, build, save
+from components.progress import Progress
+from components.step import Metadata, StepError
+from components.storage import aside, open_store
+from components.train.augmentation import distort
+from components.train.data import Epochs, read
+from components.train.interface import Train
+from components.train.learner import Learner, judge
+from components.train.memory import keep_freed_memory
+
+Row = dict[str, Any]
+"""An epoch of the learning curve, or the results of a training: flat, so that the UI can list it."""
+
+
+def train(step: Train) -> Metadata:
+    """Trains on the training split, judges on the validation split after each epoch, and writes the model.
+
+    The same seed, data and machine give bitwise the same weights. Raises StepError, and writes nothing, where the loss
+    ceases to be a number or a shard is damaged or gone.
+    """
+    keep_freed_memory()
+
+    # data
+    manifest = read_manifest(step.dataset)
+    store = open_store(step.store)
+    validation = read(store, manifest, "validation")
+    batches = Epochs(read(store, manifest, "train"), step.batch_size, step.seed, distort)
+
+    # model
+    torch.manual_seed(step.seed)
+    config = describe(step, manifest)
+    learner = Learner(build(config), step.epochs * len(batches), step.learning_rate)
+
+    # epochs
+    progress = Progress("", step.epochs * len(batches.split), "images")
+    curve: list[Row] = []
+    for epoch in range(1, step.epochs + 1):
+        start, name = time.monotonic(), f"epoch {epoch}/{step.epochs}"
+        train_loss = run_epoch(learner, batches, progress, name)
+        validation_loss, accuracy = judge(learner.classifier, validation)
+        check_loss(validation_loss, f"after {name}", learner.learning_rate)
+        row = {
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "validation_loss": validation_loss,
+            "validation_accuracy": accuracy,
+            "learning_rate": learner.learning_rate,  # at the end of the epoch
+            "seconds": time.monotonic() - start,
+        }
+        curve.append(row)
+        print(
+            f"{name}: train loss {train_loss:.4f}, validation accuracy {accuracy:.2%}, "
+            f"learning rate {row['learning_rate']:.2g}, {row['seconds']:.1f} s",
+            flush=True,
+        )
+
+    # results
+    results = summarize(curve, images=step.epochs * len(batches.split))
+    recipe = {name: getattr(step, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
+    parameters = sum(parameter.numel() for parameter in learner.classifier.parameters())
+    machine = {"torch": torch.__version__, "device": "cpu", "threads": torch.get_num_threads()}
+    config = dataclasses.replace(config, training=recipe | results | machine | {"parameters": parameters})
+    save(step.model, learner.classifier, config, curve)
+    write_metrics(step.metrics, results)
+    model = {"architecture": config.architecture, **config.options, "dataset": config.dataset, "parameters": parameters}
+    return {"model": model | recipe, "metrics": results}
+
+
+def describe(step: Train, manifest: Manifest) -> ModelConfig:
+    """The config of the model to train; `training` is filled in when it is done."""
+    return ModelConfig(
+        architecture=step.architecture,
+        options={"activation": step.activation, "pooling": step.pooling, "bias": step.bias},
+        classes=manifest.classes,
+        shape=manifest.shape,
+        mean=manifest.mean,
+        std=manifest.std,
+        dataset=manifest.digest,
+        training={},
+    )
+
+
+def run_epoch(learner: Learner, batches: Epochs, progress: Progress, name: str) -> float:
+    """One pass over the training split; returns the mean loss."""
+    learner.classifier.train()
+    total = 0.0
+    for number, (images, labels) in enumerate(batches, 1):
+        rate = learner.learning_rate
+        loss = learner.learn(images, labels)
+        check_loss(loss, f"in {name}, batch {number}", rate)
+        progress.advance(len(labels), f"{name}, loss {loss:.4f}, learning rate {rate:.2g}")
+        total += loss * len(labels)
+    return total / len(batches.split)
+
+
+def check_loss(loss: float, where: str, rate: float) -> None:
+    """Raises StepError unless the loss is a number."""
+    if not math.isfinite(loss):
+        raise StepError(f"loss is {loss} {where}, at learning rate {rate:.3g}; try a smaller --learning-rate")
+
+
+def summarize(curve: list[Row], images: int) -> Row:
+    """The results in numbers; `images` counts every pass."""
+    seconds = sum(row["seconds"] for row in curve)
+    last = {name: curve[-1][name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
+    return last | {"seconds": seconds, "images_per_second": images / seconds}
+
+
+def write_metrics(path: Path, results: Row) -> None:
+    """Writes the results as JSON."""
+    with aside(path) as file:
+        file.write_text(json.dumps(results, indent=2) + "\n")

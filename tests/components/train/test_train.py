@@ -1,0 +1,210 @@
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.dataset.manifest import read_manifest
+from components.models.artifact import load, read_config, read_curve
+from components.step import StepError, UserError
+from components.storage import DirectoryStore
+from components.train.data import read
+from components.train.interface import Train
+from components.train.learner import judge
+from components.train.train import train
+from tests.conftest import Ingested
+
+
+def step(dataset: Path, store: DirectoryStore, out: Path, **options: Any) -> Train:
+    parameters: dict[str, Any] = {"epochs": 2, "batch_size": 64, **options}
+    return Train(dataset=dataset, store=store.uri, model=out / "model", metrics=out / "metrics", **parameters)
+
+
+def command(step: Train) -> list[str]:
+    """The step as KFP starts it: a process of its own."""
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(step).items()]
+    return [sys.executable, "-m", "components.train", *flags]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def tiny_step(tiny_dataset: Path, store: DirectoryStore, tmp_path: Path) -> Callable[..., Train]:
+    """Makes a training of the tiny dataset, which writes to a folder of that name."""
+    return lambda out="out", **options: step(tiny_dataset, store, tmp_path / out, **options)
+
+
+def weights(step: Train) -> bytes:
+    return (step.model / "weights.safetensors").read_bytes()
+
+
+def test_a_training_learns_what_its_dataset_shows(tiny_step: Callable[..., Train]) -> None:
+    learnt = tiny_step(epochs=6, batch_size=16)
+    train(learnt)
+    manifest = read_manifest(learnt.dataset)
+    test = read(DirectoryStore(Path(learnt.store)), manifest, "test")
+    classifier, _ = load(learnt.model)
+    assert judge(classifier, test)[1] >= 0.9
+
+
+def test_the_results_stand_in_the_metadata_the_metrics_and_the_config(tiny_step: Callable[..., Train]) -> None:
+    trained = tiny_step(seed=3)
+    metadata = train(trained)
+    config = read_config(trained.model)
+    metrics = metadata["metrics"]
+    assert json.loads(trained.metrics.read_text()) == metrics
+    assert config.training.items() >= metrics.items()
+    assert config.training.items() >= {"epochs": 2, "batch_size": 64, "seed": 3, "parameters": 60_806}.items()
+    assert config.dataset == read_manifest(trained.dataset).digest
+    assert metadata["model"]["architecture"] == "lenet5"
+    assert 0 <= metrics["validation_accuracy"] <= 1
+    assert metrics["images_per_second"] > 0
+
+
+def test_the_curve_has_a_row_an_epoch(tiny_step: Callable[..., Train], capsys: pytest.CaptureFixture[str]) -> None:
+    trained = tiny_step(epochs=3)
+    metadata = train(trained)
+    curve = read_curve(trained.model)
+    assert [row["epoch"] for row in curve] == [1, 2, 3]
+    assert {*curve[0]} == {
+        *("epoch", "train_loss", "validation_loss", "validation_accuracy", "learning_rate", "seconds")
+    }
+    assert curve[-1]["validation_accuracy"] == metadata["metrics"]["validation_accuracy"]
+    assert curve[0]["learning_rate"] > curve[-1]["learning_rate"]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [f"epoch {n}/3" for n in (1, 2, 3)]
+
+
+def test_the_validation_split_alone_steers(tiny_step: Callable[..., Train]) -> None:
+    trained = tiny_step()
+    train(trained)
+    manifest = read_manifest(trained.dataset)
+    validation = read(DirectoryStore(Path(trained.store)), manifest, "validation")
+    classifier, config = load(trained.model)
+    accuracy = (classifier(validation.images).argmax(1) == validation.labels).double().mean().item()
+    assert config.training["validation_accuracy"] == pytest.approx(accuracy)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_others(tiny_step: Callable[..., Train]) -> None:
+    first, again, other = tiny_step("1"), tiny_step("2"), tiny_step("3", seed=1)
+    for each in (first, again, other):
+        train(each)
+    assert weights(first) == weights(again)
+    assert weights(first) != weights(other)
+
+
+def test_options_reach_the_network(tiny_step: Callable[..., Train]) -> None:
+    trained = tiny_step(activation="tanh", pooling="avg", bias=False, epochs=1)
+    train(trained)
+    classifier, config = load(trained.model)
+    assert config.options == {"activation": "tanh", "pooling": "avg", "bias": False}
+    assert sum(parameter.numel() for parameter in classifier.parameters()) == 60_592
+
+
+def test_a_batch_may_hold_more_than_the_dataset(tiny_step: Callable[..., Train]) -> None:
+    trained = tiny_step(batch_size=100_000)
+    train(trained)
+    assert len(read_curve(trained.model)) == 2
+
+
+def test_a_learning_rate_that_diverges_is_named_and_nothing_is_written(tiny_step: Callable[..., Train]) -> None:
+    diverging = tiny_step(learning_rate=1e30)
+    with pytest.raises(StepError, match=r"loss is \S+ in epoch 1/2, batch \d+, at learning rate .*--learning-rate"):
+        train(diverging)
+    assert not diverging.model.parent.exists()
+
+
+def test_a_shard_that_is_gone_is_named_and_nothing_is_written(
+    tiny_step: Callable[..., Train], store: DirectoryStore
+) -> None:
+    for shard in list(store.keys("datasets/shards/")):
+        (store.root / shard).unlink()
+    starved = tiny_step()
+    with pytest.raises(StepError, match="is gone"):
+        train(starved)
+    assert not starved.model.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
+        ({"learning_rate": -0.1}, "learning_rate must be a positive number, not -0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a positive number, not nan"),
+        ({"seed": -1}, "seed must be at least 0, not -1"),
+        ({"architecture": "lenet-5"}, "unknown architecture 'lenet-5'; did you mean 'lenet5'?"),
+        ({"pooling": "average"}, "unknown pooling 'average'; did you mean 'avg'? (choices: max, avg)"),
+    ],
+)
+def test_a_bad_parameter_is_refused_before_any_work(
+    tiny_step: Callable[..., Train], options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        tiny_step(**options)
+    assert str(refused.value).startswith(told)
+
+
+def test_the_command_line_refuses_an_unknown_activation_with_a_hint(tmp_path: Path) -> None:
+    paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics")]
+    ended = run(sys.executable, "-m", "components.train", *paths, "--activation=rleu")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: unknown activation 'rleu'; did you mean 'relu'?")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_with_the_same_seed_write_the_same_weights(tiny_step: Callable[..., Train]) -> None:
+    first, again = tiny_step("1"), tiny_step("2")
+    for each in (first, again):
+        assert run(*command(each)).returncode == 0
+    assert weights(first) == weights(again)
+
+
+@pytest.mark.slow
+def test_a_diverging_process_ends_with_one_sentence(tiny_step: Callable[..., Train]) -> None:
+    diverging = tiny_step(learning_rate=1e30)
+    ended = run(*command(diverging))
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: loss is ")
+    assert ended.stderr.count("\n") == 1
+    assert not diverging.model.parent.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_leaves_no_half_model(
+    tiny_step: Callable[..., Train], number: signal.Signals, code: int
+) -> None:
+    interrupted = tiny_step(epochs=100_000)
+    with subprocess.Popen(command(interrupted), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("epoch 1/100000")
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in told
+    assert not interrupted.model.parent.exists()
+
+
+@pytest.mark.slow
+def test_one_epoch_of_mnist_reaches_97_percent(mnist: Ingested, tmp_path: Path) -> None:
+    trained = step(mnist.manifest, mnist.store, tmp_path, epochs=1, batch_size=256)
+    assert train(trained)["metrics"]["validation_accuracy"] >= 0.97
+
+
+@pytest.mark.slow
+def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingested, tmp_path: Path) -> None:
+    recipe = Train(
+        dataset=mnist.manifest, store=mnist.store.uri, model=tmp_path / "model", metrics=tmp_path / "metrics"
+    )
+    train(recipe)
+    test = read(mnist.store, read_manifest(mnist.manifest), "test")
+    classifier, _ = load(recipe.model)
+    assert judge(classifier, test)[1] >= 0.991
