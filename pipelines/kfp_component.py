@@ -8,7 +8,8 @@ from kfp import dsl
 
 from components import step
 
-IMAGE = "ghcr.io/retrain/retrain:0.1.0"
+IMAGE = "placed-by-placement"
+"""A container component must name an image; pipelines/placement.py sets the real one."""
 
 
 def component(interface: type) -> Any:
@@ -18,14 +19,19 @@ def component(interface: type) -> Any:
     def container(**given: Any) -> dsl.ContainerSpec:
         arguments = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
         for field in fields:
-            value = given[field.name]
-            arguments += [field.flag, value.path if field.artifact else value]
+            arguments += [field.flag, _argument(field, given.get(field.name))]
         package = interface.__module__.rpartition(".")[0]
         return dsl.ContainerSpec(image=IMAGE, command=["python3", "-m", package], args=arguments)
 
     container.__name__ = interface.__name__.lower()
     container.__doc__ = interface.__doc__
-    return dsl.container_component(declared(container, fields))
+    return dsl.container_component(declared(container, [field for field in fields if not field.run_id]))
+
+
+def _argument(field: step.Field, value: Any) -> Any:
+    if field.run_id:
+        return dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    return value.path if field.artifact and field.artifact.type != "String" else value
 
 
 def declared(function: Callable[..., Any], fields: list[step.Field]) -> Callable[..., Any]:
@@ -51,6 +57,8 @@ def _parameter(field: step.Field) -> inspect.Parameter:
 def _annotation(field: step.Field) -> Any:
     if field.artifact is None:
         return field.type
+    if field.artifact.type == "String":
+        return dsl.OutputPath(str)
     marker = dsl.Input if isinstance(field.artifact, step.In) else dsl.Output
     return marker[getattr(dsl, field.artifact.type)]
 

@@ -1,4 +1,4 @@
-"""Runs the compiled pipeline on this machine, each step a process of its own.
+"""Runs the compiled pipeline on this machine, each step a process of its own or, with containers.py, a container.
 
 kfp.local does the work: it reads the YAML, orders the tasks, hands artifacts on. Its SubprocessRunner refuses container
 components, so its task handler, private API of the pinned kfp, is replaced here and nowhere else.
@@ -13,13 +13,15 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kfp import components, local
 from kfp.local import status, subprocess_task_handler
+from kfp.local.io import IOStore
+from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
 
 from pipelines.terminal import ERROR, Terminal
 
@@ -29,12 +31,19 @@ GRACE_SECONDS = 10
 
 @dataclass
 class StepRun:
-    """One step's process."""
+    """One step's process or container."""
 
     name: str
+    image: str
+    folder: Path
+    """Where its artifacts go."""
     seconds: float = 0.0
     code: int | None = None
     error: str = ""
+
+
+Execute = Callable[[list[str], Mapping[str, str], StepRun, Terminal], None]
+"""Runs a step's command to its end, with the variables that the pipeline sets; leaves code, error and seconds behind."""
 
 
 class RunFailed(Exception):
@@ -64,14 +73,14 @@ class Run:
         return content
 
 
-def run(package: Path, arguments: Mapping[str, Any], root: Path, terminal: Terminal) -> Run:
+def run(package: Path, arguments: Mapping[str, Any], root: Path, terminal: Terminal, execute: Execute) -> Run:
     """Runs a compiled pipeline; artifacts go below `root`. Raises RunFailed with the step that failed."""
     steps: list[StepRun] = []
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     pipeline = components.load_component_from_file(str(package))
     narration = io.StringIO()
     try:
-        with _handling(steps, terminal), contextlib.redirect_stdout(narration), warnings.catch_warnings():
+        with _handling(steps, terminal, execute), contextlib.redirect_stdout(narration), warnings.catch_warnings():
             # It warns of what means something only on a cluster, such as the tasks' display names.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.local\.")
             pipeline(**arguments)
@@ -79,23 +88,19 @@ def run(package: Path, arguments: Mapping[str, Any], root: Path, terminal: Termi
         if steps and steps[-1].code:
             raise RunFailed(steps[-1]) from None
         raise RuntimeError(f"{error}\n{narration.getvalue()}") from error
-    return Run(newest(root, pipeline.name), steps)
-
-
-def newest(root: Path, name: str) -> Path:
-    """The directory of the newest run of a pipeline; kfp.local ends its name with the time."""
-    return max(root.glob(f"{name}-*"))
+    return Run(steps[0].folder.parent, steps)
 
 
 @contextlib.contextmanager
-def _handling(steps: list[StepRun], terminal: Terminal) -> Iterator[None]:
-    """Makes kfp.local run container components as processes, recorded in `steps`."""
+def _handling(steps: list[StepRun], terminal: Terminal, execute: Execute) -> Iterator[None]:
+    """Makes kfp.local run container components by `execute`, recorded in `steps`."""
 
     class Handler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
         def run(self) -> Any:
-            steps.append(StepRun(step_name(self.full_command)))
+            command = self.full_command
+            steps.append(StepRun(step_name(command), self.image, step_folder(command)))
             terminal.line(steps[-1].name, "started")
-            execute([sys.executable, *self.full_command[1:]], self.env_vars, steps[-1], terminal)
+            execute(command, self.env_vars, steps[-1], terminal)
             terminal.line(steps[-1].name, ended(steps[-1]))
             return status.Status.FAILURE if steps[-1].code else status.Status.SUCCESS
 
@@ -105,12 +110,25 @@ def _handling(steps: list[StepRun], terminal: Terminal) -> Iterator[None]:
 
         def validate_not_containerized_python_component(self, full_command: list[str]) -> None: ...
 
-    original = subprocess_task_handler.SubprocessTaskHandler
+    original = subprocess_task_handler.SubprocessTaskHandler, ConditionEvaluator._resolve_pipeline_channel
     subprocess_task_handler.SubprocessTaskHandler = Handler
+    ConditionEvaluator._resolve_pipeline_channel = staticmethod(channel_value)
     try:
         yield
     finally:
-        subprocess_task_handler.SubprocessTaskHandler = original
+        subprocess_task_handler.SubprocessTaskHandler, ConditionEvaluator._resolve_pipeline_channel = original
+
+
+def channel_value(channel: str, store: IOStore) -> Any:
+    """What a condition compares: the output `decision` of the task `ingest` in `pipelinechannel--ingest-decision`.
+
+    kfp.local looks for it among the pipeline's parameters, does not find it, and silently skips what depends on it.
+    """
+    name = channel.removeprefix("pipelinechannel--")
+    for cut in (index for index, letter in enumerate(name) if letter == "-"):
+        with contextlib.suppress(ValueError, KeyError):
+            return store.get_task_output(name[:cut], name[cut + 1 :])
+    return store.get_parent_input(name)
 
 
 def ended(step: StepRun) -> str:
@@ -123,14 +141,21 @@ def step_name(command: list[str]) -> str:
     return command[2].rpartition(".")[2]
 
 
+def step_folder(command: list[str]) -> Path:
+    """Where kfp.local lets the step write: the run's directory, and the task's in it."""
+    executor_input = json.loads(command[command.index("--executor-input") + 1])
+    return Path(executor_input["outputs"]["outputFile"]).parent
+
+
 def execute(command: list[str], variables: Mapping[str, str], step: StepRun, terminal: Terminal) -> None:
     """Runs a step's process to its end and shows what it prints; stops it when this process is told to stop."""
+    # What the pipeline says of the cluster's store gives way to what the user's environment says.
     # PYTHONSAFEPATH: a folder named `components` where the user happens to stand must not be taken for ours.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1", **variables}
+    environment = {**variables, **os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("RETRAIN_PROGRESS_SECONDS", "0.5" if terminal.live else "5")
     start = time.monotonic()
     process = subprocess.Popen(
-        command,
+        [sys.executable, *command[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -140,14 +165,19 @@ def execute(command: list[str], variables: Mapping[str, str], step: StepRun, ter
     try:
         assert process.stdout
         for line in process.stdout:
-            if line.startswith(ERROR):
-                step.error = line.removeprefix(ERROR).strip()
-            else:
-                terminal.line(step.name, line.rstrip("\n"))
+            hear(line.rstrip("\n"), step, terminal)
         step.code = process.wait()
     finally:
         stop(process)
         step.seconds = time.monotonic() - start
+
+
+def hear(line: str, step: StepRun, terminal: Terminal) -> None:
+    """Shows a line that a step printed; its error sentence is kept for the end."""
+    if line.startswith(ERROR):
+        step.error = line.removeprefix(ERROR).strip()
+    else:
+        terminal.line(step.name, line)
 
 
 def stop(process: "subprocess.Popen[str]") -> None:

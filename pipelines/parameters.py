@@ -28,8 +28,11 @@ NAMES = (
     "batch_size",
     "learning_rate",
     "seed",
+    "gpus",
+    "gpu_type",
     "min_accuracy",
     "max_drop",
+    "condition",
 )
 
 CLUSTER_STORE = "s3://mlpipeline/retrain"

@@ -5,33 +5,46 @@ from typing import Any
 
 from kfp import compiler, dsl
 
+from components.ingest.decision import RETRAIN
 from components.storage import aside
 from pipelines.kfp_component import component, declared
 from pipelines.parameters import STEPS, parameters
+from pipelines.placement import limits, place
+from pipelines.settings import STOCK, Settings
 
 ingest, train, evaluate, export = map(component, STEPS)
 
 
-def retrain(**given: Any) -> None:
-    """Retrains an image classifier: ingests images, trains, judges against the champion, exports and publishes."""
-    dataset = task(ingest, given, "Ingest").outputs["dataset"]
-    model = task(train, given, "Train", dataset=dataset).outputs["model"]
-    judged = task(evaluate, given, "Evaluate", dataset=dataset, model=model).outputs
-    task(export, given, "Export", dataset=dataset, model=model, verdict=judged["verdict"], report=judged["report"])
+def pipeline(settings: Settings) -> Any:
+    """The pipeline for a cluster with these settings."""
+
+    def retrain(**given: Any) -> None:
+        """Retrains an image classifier: ingests images, trains, judges against the champion, exports and publishes."""
+
+        def task(component: Any, **artifacts: Any) -> Any:
+            return _task(component, settings, given, artifacts)
+
+        ingested = task(ingest).outputs
+        dataset = ingested["dataset"]
+        with dsl.If(ingested["decision"] == RETRAIN, name="retrain"):
+            model = task(train, dataset=dataset).outputs["model"]
+            judged = task(evaluate, dataset=dataset, model=model).outputs
+            task(export, dataset=dataset, model=model, verdict=judged["verdict"], report=judged["report"])
+
+    return dsl.pipeline(name="retrain", pipeline_config=limits(settings))(declared(retrain, parameters()))
 
 
-def task(component: Any, given: dict[str, Any], name: str, **artifacts: Any) -> Any:
+def _task(component: Any, settings: Settings, given: dict[str, Any], artifacts: dict[str, Any]) -> Any:
     """A step of the DAG: each of its parameters from the pipeline's parameter of that name, or from its default."""
     named = {parameter: given[parameter] for parameter in component.component_spec.inputs if parameter in given}
+    task = component(**named, **artifacts)
+    place(task, component.name, settings, given)
     # KFP's cache compares URIs. What a step reads behind them, new images or a new champion, it does not see; ingest
-    # does, and reuses what is in the store already.
-    return component(**named, **artifacts).set_display_name(name).set_caching_options(False)
+    # does: it reuses what the store has already, and writes again what has gone from it.
+    return task.set_display_name(component.name.capitalize()).set_caching_options(False)
 
 
-pipeline = dsl.pipeline(name="retrain")(declared(retrain, parameters()))
-
-
-def compile(path: Path) -> None:
+def compile(path: Path, settings: Settings = STOCK) -> None:
     """Writes the pipeline as YAML, the same bytes on every machine."""
     with aside(path) as copy:
-        compiler.Compiler().compile(pipeline, str(copy))
+        compiler.Compiler().compile(pipeline(settings), str(copy))

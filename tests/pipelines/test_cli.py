@@ -108,6 +108,18 @@ def test_a_run_ends_in_a_champion_that_predicts(idx_folder: Path, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_a_run_without_a_reason_ends_after_ingest_and_says_why(idx_folder: Path, tmp_path: Path) -> None:
+    flags = ["--source", idx_folder, "--epochs", 1, "--min-accuracy", 0, "--condition", "changed"]
+    first = retrain("run", *flags, folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "Retraining, because there is no champion yet." in first.stdout
+    again = retrain("run", *flags, folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.endswith("\nNothing to do: dataset and code are those of the champion, version 1.\n")
+    assert "train" not in again.stdout
+
+
+@pytest.mark.slow
 def test_a_model_below_the_limit_is_rejected_and_never_becomes_champion(idx_folder: Path, tmp_path: Path) -> None:
     ended = retrain("run", "--source", idx_folder, "--epochs", 1, "--min-accuracy", 1, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr

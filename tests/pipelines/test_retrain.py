@@ -14,14 +14,14 @@ from components import step
 from pipelines.parameters import NAMES, STEPS, parameters
 from pipelines.retrain import compile
 
-PLACEHOLDER = re.compile(r"\{\{\$\.(inputs|outputs)\.(artifacts|parameters)\['(\w+)'\](?:\.path)?\}\}")
+PLACEHOLDER = re.compile(r"\{\{\$\.(inputs|outputs)\.(artifacts|parameters)\['(\w+)'\](?:\.path|\.output_file)?\}\}")
 
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = tmp_path_factory.mktemp("compiled") / "retrain.yaml"
     compile(path)
-    spec: dict[str, Any] = yaml.safe_load(path.read_text())
+    spec: dict[str, Any] = next(yaml.safe_load_all(path.read_text()))
     return spec
 
 
@@ -43,16 +43,20 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
     assert arguments[:2] == ["--executor-input", "{{$}}"]
     carried = {}
     for flag, value in zip(arguments[2::2], arguments[3::2], strict=True):
+        if flag == "--run-id":
+            assert value == "{{$.pipeline_job_uuid}}"
+            continue
         match = PLACEHOLDER.fullmatch(value)
         assert match, value
         carried[flag] = match.groups()
     expected = {
         field.flag: (
             "outputs" if isinstance(field.artifact, step.Out) else "inputs",
-            "artifacts" if field.artifact else "parameters",
+            "artifacts" if field.artifact and field.artifact.type != "String" else "parameters",
             field.name,
         )
         for field in step.fields(interface)
+        if not field.run_id
     }
     assert carried == expected
 
@@ -61,7 +65,9 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
 def test_the_command_line_takes_the_compiled_arguments(compiled: dict[str, Any], interface: type) -> None:
     values = {field.name: str(field.default if not field.required else "path") for field in step.fields(interface)}
     arguments = [
-        PLACEHOLDER.sub(lambda match: values[match.group(3)], argument).replace("{{$}}", "{}")
+        PLACEHOLDER.sub(lambda match: values[match.group(3)], argument)
+        .replace("{{$}}", "{}")
+        .replace("{{$.pipeline_job_uuid}}", "")
         for argument in container(compiled, interface)["args"]
     ]
     given = vars(step.parser(interface).parse_args(arguments))
@@ -84,22 +90,34 @@ def test_a_parameters_choices_stand_in_its_description(compiled: dict[str, Any])
     assert "One of tanh, sigmoid, relu, leaky_relu." in " ".join(shown["activation"]["description"].split())
 
 
+def tasks(compiled: dict[str, Any]) -> dict[str, Any]:
+    """Every task by name, those under the condition too."""
+    dags = [compiled["root"], *compiled["components"].values()]
+    return {name: task for spec in dags for name, task in spec.get("dag", {}).get("tasks", {}).items()}
+
+
 def test_the_steps_follow_each_other(compiled: dict[str, Any]) -> None:
-    tasks = compiled["root"]["dag"]["tasks"]
-    after = {name: set(task.get("dependentTasks", [])) for name, task in tasks.items()}
+    after = {name: set(task.get("dependentTasks", [])) for name, task in tasks(compiled).items()}
     assert after == {
         "ingest": set(),
-        "train": {"ingest"},
-        "evaluate": {"ingest", "train"},
-        "export": {"ingest", "train", "evaluate"},
+        "condition-1": {"ingest"},
+        "train": set(),
+        "evaluate": {"train"},
+        "export": {"train", "evaluate"},
     }
+
+
+def test_nothing_but_ingest_runs_without_a_reason(compiled: dict[str, Any]) -> None:
+    condition = tasks(compiled)["condition-1"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--ingest-decision'] == 'retrain'"
+    assert set(compiled["root"]["dag"]["tasks"]) == {"ingest", "condition-1"}
 
 
 def test_metrics_confusion_report_and_summary_are_typed_for_the_ui(compiled: dict[str, Any]) -> None:
     outputs = {
         (component.removeprefix("comp-"), name): artifact["artifactType"]["schemaTitle"]
         for component, spec in compiled["components"].items()
-        for name, artifact in spec["outputDefinitions"]["artifacts"].items()
+        for name, artifact in spec.get("outputDefinitions", {}).get("artifacts", {}).items()
     }
     assert outputs[("evaluate", "metrics")] == "system.Metrics"
     assert outputs[("evaluate", "confusion")] == "system.ClassificationMetrics"
@@ -108,8 +126,8 @@ def test_metrics_confusion_report_and_summary_are_typed_for_the_ui(compiled: dic
 
 
 def test_no_step_is_taken_from_kfps_cache(compiled: dict[str, Any]) -> None:
-    tasks = compiled["root"]["dag"]["tasks"]
-    assert [task["cachingOptions"] for task in tasks.values()] == [{}] * 4  # {}: enableCache is false
+    options = {name: task["cachingOptions"] for name, task in tasks(compiled).items() if name != "condition-1"}
+    assert options == {"ingest": {}, "train": {}, "evaluate": {}, "export": {}}  # {}: enableCache is false
 
 
 def test_compiling_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:

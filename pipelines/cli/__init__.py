@@ -1,0 +1,56 @@
+"""The `retrain` command: a thin layer over the library; its errors become sentences and exit codes here.
+
+One module a command, or a family of them. What they need beyond click is imported when they run, so that `--help`
+answers at once.
+"""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+
+from components.step import StepError, UserError
+from pipelines.cli.compile import compile
+from pipelines.cli.predict import predict
+from pipelines.cli.run import run
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+class OneSentence(click.Group):
+    """Turns the library's errors into one sentence on stderr and an exit code: 1 failed, 2 a user's mistake."""
+
+    def invoke(self, context: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, terminate)
+        try:
+            return super().invoke(context)
+        except UserError as error:
+            fail(error, 2)
+        except StepError as error:
+            fail(error, 1)
+        except KeyboardInterrupt as interrupt:
+            number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+            fail("interrupted; nothing half-written was left in the store", 128 + number)
+
+
+def fail(reason: object, code: int) -> NoReturn:
+    click.echo(f"error: {reason}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="retrain")
+def main() -> None:
+    """Retrains image classifiers, again and again: on this machine, or on Kubeflow Pipelines."""
+
+
+for command in (run, predict, compile):
+    main.add_command(command)

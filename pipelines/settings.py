@@ -1,0 +1,144 @@
+"""What differs from cluster to cluster: images, resources, credentials. One small TOML file overrides the defaults.
+
+endpoint = "https://s3.eu-central-1.amazonaws.com"   # for every environment
+[steps.train]
+memory = "16Gi"
+[environments.production]                            # on top, with --environment production
+secret = ""                                          # web identity in place of a secret
+[environments.production.steps.train]
+node_selector = {pool = "gpu"}
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from components.step import UserError, choose, require
+
+SMALL_IMAGE = "ghcr.io/retrain/retrain-small:0.1.0"
+TRAIN_IMAGE = "ghcr.io/retrain/retrain-train:0.1.0"
+
+TOLERATION_KEYS = ("key", "operator", "value", "effect", "toleration_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where and how a step runs. Quantities are Kubernetes'."""
+
+    image: str = TRAIN_IMAGE
+    cpu: str = "2"
+    memory: str = "4Gi"
+    shm: str = "1Gi"  # of the memory; a pod has 64 MB without it
+    timeout_minutes: int = 60  # of one attempt
+    retries: int = 2
+    backoff_seconds: int = 30  # before the first retry; it doubles with each
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        require(self.timeout_minutes >= 1, "timeout_minutes", self.timeout_minutes, "be at least 1")
+        require(self.retries >= 0, "retries", self.retries, "be at least 0")
+        for toleration in self.tolerations:
+            for key in toleration:
+                choose("toleration key", key, TOLERATION_KEYS)
+        require(self.backoff_seconds >= 1, "backoff_seconds", self.backoff_seconds, "be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The facts of a cluster. The defaults are those of a Kubeflow Pipelines installation as it ships."""
+
+    endpoint: str = "http://seaweedfs.kubeflow:9000"  # of the S3 store; empty: AWS
+    region: str = "us-east-1"
+    secret: str = "mlpipeline-minio-artifact"  # with the store's credentials; empty: web identity
+    access_key: str = "accesskey"  # the secret's keys
+    secret_key: str = "secretkey"
+    deadline_hours: int = 24  # of a whole run
+    ttl_hours: int = 24  # how long a finished run's pods are kept
+    steps: dict[str, Placement] = field(
+        default_factory=lambda: {
+            "ingest": Placement(image=SMALL_IMAGE, shm=""),
+            "train": Placement(timeout_minutes=12 * 60),
+            "evaluate": Placement(),
+            "export": Placement(),
+        }
+    )
+
+    def __post_init__(self) -> None:
+        require(self.deadline_hours >= 1, "deadline_hours", self.deadline_hours, "be at least 1")
+        require(self.ttl_hours >= 1, "ttl_hours", self.ttl_hours, "be at least 1")
+
+    def without_retries(self) -> "Settings":
+        """For this machine, where a failure is for a person to see."""
+        return replace(self, steps={name: replace(step, retries=0) for name, step in self.steps.items()})
+
+
+Whole = TypeVar("Whole", Settings, Placement)
+
+STOCK = Settings()
+"""Kubeflow Pipelines as it ships; what the committed pipelines/retrain.yaml is compiled for."""
+
+
+def read_settings(path: Path | None, environment: str) -> Settings:
+    """The defaults, overridden by the file and then by its section of the environment; '' is no environment.
+
+    Raises UserError, which names the file and the key, where a key is unknown or its value of another type.
+    """
+    content = _load(path) if path else {}
+    environments = content.pop("environments", {})
+    settings = _override(STOCK, content, str(path))
+    if not environment:
+        return settings
+    if environment not in environments:
+        listed = f"choices: {', '.join(environments)}" if environments else "give a file that has one with --settings"
+        raise UserError(f"unknown environment {environment!r}; {listed}")
+    return _override(settings, environments[environment], f"{path}, environments.{environment}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"settings {str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"settings {str(path)!r} is not TOML: {error}") from None
+
+
+def _override(settings: Settings, changes: Mapping[str, Any], where: str) -> Settings:
+    """The settings with some of them changed."""
+    steps = dict(settings.steps)
+    for name, step_changes in _table(changes.get("steps", {}), f"{where}: steps").items():
+        known = _known("step", name, list(steps), where)
+        steps[known] = _changed(steps[known], _table(step_changes, f"{where}: steps.{name}"), f"{where}: steps.{name}")
+    return replace(_changed(settings, {k: v for k, v in changes.items() if k != "steps"}, where), steps=steps)
+
+
+def _changed(whole: Whole, changes: Mapping[str, Any], where: str) -> Whole:
+    types = get_type_hints(type(whole))
+    for key, value in changes.items():
+        _known("setting", key, [field.name for field in fields(whole)], where)
+        kind = getattr(types[key], "__origin__", types[key])
+        if type(value) is not kind:
+            raise UserError(f"{where}: {key} must be {_NAMES[kind]}, not {value!r}")
+    try:
+        return replace(whole, **changes)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+_NAMES = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
+
+
+def _table(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{where} must be a table, not {value!r}")
+    return value
+
+
+def _known(kind: str, name: str, choices: list[str], where: str) -> str:
+    try:
+        return choose(kind, name, choices)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
