@@ -19,8 +19,8 @@ def distort(images: Tensor, generator: Generator) -> Tensor:
     """
     count, height, width, _ = images.shape
     moves = 2 * torch.rand(count, 2, 3, generator=generator) - 1
-    maps = torch.eye(2, 3) + torch.tensor(SPREAD) * moves  # from where a pixel goes to where it comes from
-    across, down = torch.meshgrid(_centres(width), _centres(height), indexing="xy")
+    maps = (torch.eye(2, 3) + torch.tensor(SPREAD) * moves).to(images.device)  # from where a pixel goes to its origin
+    across, down = torch.meshgrid(_centres(width, images.device), _centres(height, images.device), indexing="xy")
     # The grid of F.affine_grid, as one product of matrices that takes a twentieth of the time.
     places = maps @ torch.stack([across, down, torch.ones_like(down)]).view(3, -1)
     grid = places.view(count, 2, height, width).permute(0, 2, 3, 1)
@@ -30,6 +30,6 @@ def distort(images: Tensor, generator: Generator) -> Tensor:
     return torch.empty_like(images).copy_(distorted.permute(0, 2, 3, 1))
 
 
-def _centres(pixels: int) -> Tensor:
+def _centres(pixels: int, device: torch.device) -> Tensor:
     """Where the pixels of a line that spans -1 to 1 have their centres."""
-    return (2 * torch.arange(pixels) + 1) / pixels - 1
+    return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1

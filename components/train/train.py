@@ -32,16 +32,18 @@ def train(step: Train) -> Metadata:
     """
     keep_freed_memory()
 
+    device = choose_device(step)
+
     # data
     manifest = read_manifest(step.dataset)
     store = open_store(step.store)
-    validation = read(store, manifest, "validation")
-    batches = Epochs(read(store, manifest, "train"), step.batch_size, step.seed, distort)
+    validation = read(store, manifest, "validation", device)
+    batches = Epochs(read(store, manifest, "train", device), step.batch_size, step.seed, distort)
 
     # model
     torch.manual_seed(step.seed)
     config = describe(step, manifest)
-    learner = Learner(build(config), step.epochs * len(batches), step.learning_rate)
+    learner = Learner(build(config).to(device), step.epochs * len(batches), step.learning_rate)
 
     # epochs
     progress = Progress("", step.epochs * len(batches.split), "images")
@@ -70,12 +72,24 @@ def train(step: Train) -> Metadata:
     results = summarize(curve, images=step.epochs * len(batches.split))
     recipe = {name: getattr(step, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
     parameters = sum(parameter.numel() for parameter in learner.classifier.parameters())
-    machine = {"torch": torch.__version__, "device": "cpu", "threads": torch.get_num_threads()}
+    machine = {"torch": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
     config = dataclasses.replace(config, training=recipe | results | machine | {"parameters": parameters})
     save(step.model, learner.classifier, config, curve)
     write_metrics(step.metrics, results)
     model = {"architecture": config.architecture, **config.options, "dataset": config.dataset, "parameters": parameters}
     return {"model": model | recipe, "metrics": results}
+
+
+def choose_device(step: Train) -> torch.device:
+    """Where to train. Raises StepError where a GPU was asked for and is not there: never silently on the CPU."""
+    if step.gpus == "0":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise StepError(
+            f"train asked for {step.gpus} {step.gpu_type} and PyTorch {torch.__version__} sees none; check the node's "
+            "driver and the image's torch, or ask for --gpus 0"
+        )
+    return torch.device("cuda")
 
 
 def describe(step: Train, manifest: Manifest) -> ModelConfig:

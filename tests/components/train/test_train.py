@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -208,3 +209,14 @@ def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingest
     test = read(mnist.store, read_manifest(mnist.manifest), "test")
     classifier, _ = load(recipe.model)
     assert judge(classifier, test)[1] >= 0.991
+
+
+def test_a_gpu_that_was_asked_for_and_is_not_there_fails_at_once(tmp_path: Path) -> None:
+    paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics")]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(
+        [sys.executable, "-m", "components.train", *paths, "--gpus=1"], capture_output=True, text=True, env=environment
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: train asked for 1 nvidia.com/gpu and PyTorch ")
+    assert len(ended.stderr.splitlines()) == 1
