@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+import pipelines
 from components import step
 from pipelines.parameters import NAMES, STEPS, parameters
 from pipelines.retrain import compile
@@ -136,6 +137,12 @@ def test_compiling_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
         script = "import pathlib, sys; from pipelines.retrain import compile; compile(pathlib.Path(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", script, str(tmp_path / f"{seed}.yaml")], env=environment, check=True)
     assert (tmp_path / "1.yaml").read_bytes() == (tmp_path / "2.yaml").read_bytes()
+
+
+def test_the_committed_pipeline_is_current(tmp_path: Path) -> None:
+    committed = Path(pipelines.__file__).with_name("retrain.yaml")
+    compile(tmp_path / "retrain.yaml")
+    assert committed.read_text() == (tmp_path / "retrain.yaml").read_text(), "call `make docs`"
 
 
 def test_compiling_needs_no_torch(tmp_path: Path) -> None:
