@@ -30,11 +30,15 @@ Metadata = Mapping[str, Mapping[str, Any]]
 
 
 class UserError(Exception):
-    """The user's mistake, in one sentence that names the field, the value and the way out. Exit code 2."""
+    """The user's mistake, in one sentence that names the field, the value and the way out."""
+
+    code = 2  # which the process exits with
 
 
 class StepError(Exception):
-    """The step failed for a reason that one sentence tells. Exit code 1."""
+    """What was asked for failed, for a reason that one sentence tells."""
+
+    code = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +168,8 @@ def main(interface: type[T], work: Callable[[T], Metadata | None], argv: Sequenc
         metadata = work(interface(**arguments))
         if executor_input:
             write_executor_output(executor_input, metadata or {})
-    except UserError as error:
-        _fail(error, 2)
-    except StepError as error:
-        _fail(error, 1)
+    except (UserError, StepError) as error:
+        _fail(error, error.code)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         _fail(f"{error.strerror or error}{where}", 1)

@@ -43,7 +43,7 @@ class StepRun:
 
 
 Execute = Callable[[list[str], Mapping[str, str], StepRun, Terminal], None]
-"""Runs a step's command to its end, with the variables that the pipeline sets; leaves code, error and seconds behind."""
+"""Runs a step's command to its end, with the variables that the pipeline sets; leaves code, error and seconds."""
 
 
 class RunFailed(Exception):
@@ -149,9 +149,9 @@ def step_folder(command: list[str]) -> Path:
 
 def execute(command: list[str], variables: Mapping[str, str], step: StepRun, terminal: Terminal) -> None:
     """Runs a step's process to its end and shows what it prints; stops it when this process is told to stop."""
-    # What the pipeline says of the cluster's store gives way to what the user's environment says.
+    # Not the pipeline's variables: they tell of the cluster's store and of its pods' cores.
     # PYTHONSAFEPATH: a folder named `components` where the user happens to stand must not be taken for ours.
-    environment = {**variables, **os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("RETRAIN_PROGRESS_SECONDS", "0.5" if terminal.live else "5")
     start = time.monotonic()
     process = subprocess.Popen(

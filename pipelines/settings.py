@@ -9,6 +9,7 @@ secret = ""                                          # web identity in place of 
 node_selector = {pool = "gpu"}
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -20,6 +21,8 @@ from components.step import UserError, choose, require
 SMALL_IMAGE = "ghcr.io/retrain/retrain-small:0.1.0"
 TRAIN_IMAGE = "ghcr.io/retrain/retrain-train:0.1.0"
 
+CPU = re.compile(r"\d+(\.\d+)?|\d+m")
+MEMORY = re.compile(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")
 TOLERATION_KEYS = ("key", "operator", "value", "effect", "toleration_seconds")
 
 
@@ -37,7 +40,15 @@ class Placement:
     node_selector: dict[str, str] = field(default_factory=dict)
     tolerations: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def cores(self) -> int:
+        """Whole cores, at least 1: '2' and '2500m' are 2."""
+        cores = float(self.cpu[:-1]) / 1000 if self.cpu.endswith("m") else float(self.cpu)
+        return max(1, int(cores))
+
     def __post_init__(self) -> None:
+        require(bool(CPU.fullmatch(self.cpu)), "cpu", self.cpu, "be a number of cores such as '2' or '500m'")
+        require(bool(MEMORY.fullmatch(self.memory)), "memory", self.memory, "be a quantity such as '4Gi'")
         require(self.timeout_minutes >= 1, "timeout_minutes", self.timeout_minutes, "be at least 1")
         require(self.retries >= 0, "retries", self.retries, "be at least 0")
         for toleration in self.tolerations:

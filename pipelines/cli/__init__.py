@@ -26,19 +26,17 @@ def terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 class OneSentence(click.Group):
-    """Turns the library's errors into one sentence on stderr and an exit code: 1 failed, 2 a user's mistake."""
+    """Turns the library's errors into one sentence on stderr and their exit code."""
 
     def invoke(self, context: click.Context) -> Any:
         signal.signal(signal.SIGTERM, terminate)
         try:
             return super().invoke(context)
-        except UserError as error:
-            fail(error, 2)
-        except StepError as error:
-            fail(error, 1)
+        except (UserError, StepError) as error:
+            fail(error, error.code)
         except KeyboardInterrupt as interrupt:
             number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
-            fail("interrupted; nothing half-written was left in the store", 128 + number)
+            fail(str(interrupt) or "interrupted; nothing half-written was left in the store", 128 + number)
 
 
 def fail(reason: object, code: int) -> NoReturn:

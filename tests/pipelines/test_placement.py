@@ -68,7 +68,17 @@ def test_credentials_come_by_reference_alone(step: str, tmp_path: Path) -> None:
     (secret,) = pods[step]["secretAsEnv"]
     assert secret["secretName"] == "mlpipeline-minio-artifact"
     assert {pair["envVar"] for pair in secret["keyToEnv"]} == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    assert {variable["name"] for variable in containers[step]["env"]} == {"AWS_ENDPOINT_URL", "AWS_REGION"}
+    assert {variable["name"] for variable in containers[step]["env"]} == {
+        "AWS_ENDPOINT_URL",
+        "AWS_REGION",
+        "OMP_NUM_THREADS",
+    }
+
+
+@pytest.mark.parametrize(("cpu", "threads"), [("8", "8"), ("2.5", "2"), ("500m", "1"), ("3500m", "3")])
+def test_torch_has_as_many_threads_as_the_pod_has_cores(cpu: str, threads: str, tmp_path: Path) -> None:
+    containers, _ = compiled(tmp_path, changed(tmp_path, f'[steps.train]\ncpu = "{cpu}"'))
+    assert {"name": "OMP_NUM_THREADS", "value": threads} in containers["train"]["env"]
 
 
 def test_web_identity_needs_no_secret(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
         ("[steps.train]\nretries = -1", "steps.train: retries must be at least 0, not -1"),
         ("[steps.train]\nretries = true", "steps.train: retries must be a whole number, not True"),
         ("[steps.train]\ntolerations = [{kye = 'a'}]", "unknown toleration key 'kye'; did you mean 'key'?"),
+        ('[steps.train]\ncpu = "many"', "cpu must be a number of cores such as '2' or '500m', not 'many'"),
+        ('[steps.train]\nmemory = "4 GB"', "memory must be a quantity such as '4Gi', not '4 GB'"),
         ("region =", "is not TOML"),
     ],
 )
