@@ -13,8 +13,14 @@ import click
 
 from components.step import StepError, UserError
 from pipelines.cli.compile import compile
+from pipelines.cli.doctor import doctor
+from pipelines.cli.logs import logs
 from pipelines.cli.predict import predict
 from pipelines.cli.run import run
+from pipelines.cli.schedule import schedule
+from pipelines.cli.status import status
+from pipelines.cli.submit import submit
+from pipelines.cli.upload import upload
 
 
 class Terminated(KeyboardInterrupt):
@@ -50,5 +56,5 @@ def main() -> None:
     """Retrains image classifiers, again and again: on this machine, or on Kubeflow Pipelines."""
 
 
-for command in (run, predict, compile):
+for command in (run, predict, compile, upload, submit, status, logs, schedule, doctor):
     main.add_command(command)
