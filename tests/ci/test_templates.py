@@ -1,0 +1,133 @@
+"""The templates for GitHub and GitLab and the scripts of CI: linted, and true to each other."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+GITHUB = ROOT / ".github" / "workflows" / "retrain.yml"
+GITLAB = ROOT / ".ci" / "gitlab.yml"
+SCRIPT = ROOT / ".ci" / "retrain"
+
+GITHUB_SCHEMA = ("check-jsonschema", "--builtin-schema", "vendor.github-workflows")
+GITLAB_SCHEMA = ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
+ACTIONLINT = ("actionlint", "-shellcheck=")
+ZIZMOR = ("zizmor", "--offline", "--no-progress", "--pedantic")
+SHELLCHECK = ("shellcheck",)
+
+
+def lint(command: tuple[str, ...], *files: Path) -> subprocess.CompletedProcess[str]:
+    """Runs a linter that is installed beside this Python."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    arguments = [*command, *map(str, files)]
+    return subprocess.run(arguments, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=60)
+
+
+def commands(text: str) -> set[str]:
+    """The commands of .ci/retrain that a template calls."""
+    return {word for line in re.findall(r"\.ci/retrain ([a-z ]+)$", text, re.M) for word in line.split()}
+
+
+def known_commands() -> set[str]:
+    return set(re.findall(r"^([a-z]+)\(\) \{ ## ", SCRIPT.read_text(), re.M))
+
+
+@pytest.mark.parametrize("command", [GITHUB_SCHEMA, ACTIONLINT, ZIZMOR])
+def test_the_workflow_of_github_is_clean(command: tuple[str, ...]) -> None:
+    linted = lint(command, GITHUB)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_the_template_of_gitlab_is_clean() -> None:
+    linted = lint(GITLAB_SCHEMA, GITLAB)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_the_scripts_of_ci_are_clean() -> None:
+    scripts = [path for path in (ROOT / ".ci").iterdir() if path.is_file() and path.read_bytes().startswith(b"#!")]
+    assert SCRIPT in scripts
+    linted = lint(SHELLCHECK, *scripts)
+    assert linted.returncode == 0, linted.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "right", "wrong"),
+    [
+        (GITHUB_SCHEMA, GITHUB, "timeout-minutes: 120", "timeout-minuts: 120"),
+        (ACTIONLINT, GITHUB, "needs: canary", "needs: canari"),
+        (ACTIONLINT, GITHUB, "inputs.endpoint }}", "inputs.endpont }}"),
+        (ZIZMOR, GITHUB, "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7"),
+        (ZIZMOR, GITHUB, "run: .ci/retrain images", "run: .ci/retrain images ${{ github.head_ref }}"),
+        (GITLAB_SCHEMA, GITLAB, "interruptible: true", "interruptible: [maybe]"),
+        (SHELLCHECK, SCRIPT, 'cat "$0"', "cat $0"),
+    ],
+)
+def test_the_linters_find_what_is_wrong(
+    command: tuple[str, ...], source: Path, right: str, wrong: str, tmp_path: Path
+) -> None:
+    text = source.read_text() + "\ncat $0\n" if source == SCRIPT else source.read_text()
+    broken = tmp_path / ".github" / "workflows" / source.name
+    broken.parent.mkdir(parents=True)
+    broken.write_text(text.replace(right, wrong))
+    assert broken.read_text() != source.read_text()
+    assert lint(command, broken).returncode != 0
+
+
+@pytest.mark.parametrize("template", [GITHUB, GITLAB])
+def test_a_template_calls_only_commands_that_the_script_has(template: Path) -> None:
+    called = commands(template.read_text())
+    assert called == known_commands()
+
+
+def test_the_jobs_of_gitlab_have_stages_and_ancestors() -> None:
+    found: dict[str, Any] = yaml.safe_load(GITLAB.read_text())
+    jobs = {name: job for name, job in found.items() if isinstance(job, dict) and ("script" in job or name[0] == ".")}
+    assert {job["extends"] for job in jobs.values() if "extends" in job} <= jobs.keys()
+    assert [job["stage"] for job in jobs.values() if "script" in job] == found["stages"]
+
+
+def test_every_right_in_the_workflow_is_given_to_one_job_at_a_time() -> None:
+    found: dict[str, Any] = yaml.safe_load(GITHUB.read_text())
+    assert found["permissions"] == {}
+    assert {name: job["permissions"] for name, job in found["jobs"].items()} == {
+        "test": {"contents": "read"},
+        "images": {"contents": "read", "packages": "write"},
+        "canary": {"contents": "read", "id-token": "write"},
+        "promote": {"contents": "read", "id-token": "write"},
+    }
+    assert all("timeout-minutes" in job for job in found["jobs"].values())
+
+
+def test_every_input_of_the_workflow_is_used() -> None:
+    text = GITHUB.read_text()
+    found: dict[Any, Any] = yaml.safe_load(text)
+    call = found[True]["workflow_call"]  # YAML 1.1 takes `on` for true
+    for name in call["inputs"]:
+        assert f"inputs.{name}" in text
+    for name in call["secrets"]:
+        assert f"secrets.{name}" in text
+
+
+def test_the_docs_list_exactly_the_variables_that_the_script_reads() -> None:
+    read = set(re.findall(r"RETRAIN_[A-Z_]+", SCRIPT.read_text()))
+    listed = set(re.findall(r"^\| `(RETRAIN_[A-Z_]+)`", (ROOT / "docs" / "ci.md").read_text(), re.M))
+    assert listed == read
+
+
+def test_the_docs_name_only_commands_inputs_and_files_that_exist() -> None:
+    text = (ROOT / "docs" / "ci.md").read_text()
+    assert commands(text.replace("`", "\n")) <= known_commands()
+    linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    assert linked
+    assert [path for path in linked if not (ROOT / "docs" / path).exists()] == []
+    inputs = yaml.safe_load(GITHUB.read_text())[True]["workflow_call"]["inputs"]
+    example = yaml.safe_load(re.findall(r"```yaml\n(name: ci\n.*?)```", text, re.S)[0])
+    (job,) = example["jobs"].values()
+    assert job["with"].keys() <= inputs.keys()
+    assert {name for name, told in inputs.items() if told.get("required")} <= job["with"].keys()

@@ -1,0 +1,97 @@
+"""The summary of a run, beside the champion."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.registry import Version, promote, publish
+from components.storage import DirectoryStore
+from pipelines.comparison import compared, main, summarize
+
+FACTS = {
+    "accepted": True,
+    "accuracy": 0.98,
+    "macro_f1": 0.97,
+    "onnx_bytes": 1000,
+    "milliseconds_per_image": 0.5,
+    "test_digest": "t",
+    "dataset": "d",
+    "run": "the-run",
+    "created": "2026-11-23T00:00:00+00:00",
+}
+
+
+def version(store: DirectoryStore, tmp_path: Path, name: str, **facts: Any) -> Version:
+    """A published version."""
+    (tmp_path / "verdict.json").write_text(json.dumps({"reasons": ["it is good"], **facts}))
+    return publish(store, name, {"verdict.json": tmp_path / "verdict.json"}, FACTS | facts)
+
+
+def report(store: DirectoryStore, **changes: Any) -> dict[str, Any]:
+    """What `retrain submit --wait --json` prints of a run that succeeded."""
+    steps = {name: {"state": "SUCCEEDED", "seconds": 61.4} for name in ("ingest", "train", "evaluate", "export")}
+    parameters = {"store": store.uri, "model_name": "canary"}
+    known = {
+        "run_id": "the-run",
+        "url": None,
+        "state": "SUCCEEDED",
+        "pipeline_version": "v1",
+        "release": {"version": 1},
+    }
+    return known | {"steps": steps, "parameters": parameters} | changes
+
+
+def test_a_run_without_an_address_is_named_by_its_id(store: DirectoryStore, tmp_path: Path) -> None:
+    version(store, tmp_path, "canary")
+    assert summarize(report(store), "mnist").startswith("## Run `the-run`: succeeded\n\nPipeline version `v1`\n")
+
+
+def test_the_figures_stand_beside_the_champions(store: DirectoryStore, tmp_path: Path) -> None:
+    champion = version(store, tmp_path, "mnist", accuracy=0.99, milliseconds_per_image=1.0)
+    mine = version(store, tmp_path, "canary")
+    assert compared(mine, champion, "mnist").splitlines()[2:] == [
+        "| accuracy | 98.00% | 99.00% | -1.00 points |",
+        "| macro F1 | 97.00% | 97.00% | +0.00 points |",
+        "| ONNX file, bytes | 1,000 | 1,000 | +0.0% |",
+        "| ms an image | 0.5 | 1 | -50.0% |",
+    ]
+
+
+def test_figures_of_other_test_images_are_said_not_to_compare(store: DirectoryStore, tmp_path: Path) -> None:
+    mine = version(store, tmp_path, "canary")
+    rival = replace(mine, name="mnist", facts=FACTS | {"test_digest": "another"})
+    assert compared(mine, rival, "mnist").endswith("do not compare.")
+
+
+def test_a_champion_is_not_compared_with_itself(store: DirectoryStore, tmp_path: Path) -> None:
+    mine = version(store, tmp_path, "mnist")
+    promote(store, mine, over=None)
+    text = summarize(report(store, parameters={"store": store.uri, "model_name": "mnist"}), "mnist")
+    assert "**mnist version 1: champion**" in text
+    assert "difference" not in text
+
+
+@pytest.mark.parametrize("state", ["FAILED", "RUNNING", None])
+def test_a_run_that_did_not_succeed_has_no_verdict(state: str | None, store: DirectoryStore) -> None:
+    text = summarize(report(store, state=state, release=None, steps=None), "mnist")
+    assert text == f"## Run `the-run`: {(state or 'started').lower()}\n\nPipeline version `v1`\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({}, 0), ({"release": None}, 1), ({"state": "FAILED", "release": None}, 0), ({"state": None, "release": None}, 0)],
+)
+def test_only_a_success_whose_verdict_is_unknown_is_refused(
+    changes: dict[str, Any], code: int, store: DirectoryStore, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text(json.dumps(report(store, **changes)))
+    assert main(tmp_path / "report.json", "mnist") == code
+
+
+def test_where_nothing_was_submitted_the_summary_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.json").write_text("")
+    assert main(tmp_path / "report.json", "mnist") == 0
+    assert capsys.readouterr().out.startswith("## No run was started\n")
