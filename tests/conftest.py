@@ -1,5 +1,6 @@
 """What many tests start from."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -67,3 +68,10 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(_trained: Path, tmp_path: Path) -> Path:
     """The directory of a model that was trained a little on `tiny_dataset`; each test has a copy of its own."""
     return shutil.copytree(_trained, tmp_path / "tiny_model")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where nothing may be skipped, as in CI, a test that was skipped is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if "RETRAIN_NO_SKIPS" in os.environ and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

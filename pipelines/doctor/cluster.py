@@ -22,7 +22,7 @@ KFP = "pipelines.kubeflow.org"
 
 RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
     (KFP, "pipelines"): ("get", "list", "create"),
-    (KFP, "experiments"): ("get", "list", "create"),
+    (KFP, "experiments"): ("list", "create"),
     (KFP, "runs"): ("get", "list", "create", "terminate"),
     (KFP, "jobs"): ("get", "list", "create", "enable", "disable", "delete"),
 }
