@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 # torch and torchvision fit each other only as a pair, built for the same device.
-TORCH := $(shell sed -nE '/^torch(vision)?==/p' constraints.txt)
+TORCH := $(shell sed -nE 's/^(torch(vision)?==.*)/\1+cpu/p' constraints.txt)
 CPU_BUILDS := https://download.pytorch.org/whl/cpu
 
-.PHONY: run test test-unit lint check bench docs setup lock clean
+.PHONY: run test test-unit test-containers images lint check bench docs setup lock clean
 
 run: setup  ## Train, judge, export and register the real MNIST through the compiled pipeline.
 	$(BIN)/retrain run
@@ -19,6 +19,17 @@ test: setup  ## Run all the tests.
 
 test-unit: setup  ## Run the quick tests.
 	$(BIN)/python -m pytest -m "not slow"
+
+# The names of the images have one home, the settings.
+image = $(shell sed -n 's/^$(1)_IMAGE = "\(.*\)"/\1/p' pipelines/settings.py)
+BUILD ?= docker build
+
+images:  ## Build the images of the steps: with Docker, or with what BUILD says, such as `buildah bud --layers`.
+	$(BUILD) --file docker/Dockerfile --target small --tag $(call image,SMALL) .
+	$(BUILD) --file docker/Dockerfile --target train --tag $(call image,TRAIN) .
+
+test-containers: setup  ## Build the images on a bare Debian, as root, and run every step in a container of its own.
+	.ci/containers sh -c '$(MAKE) images && $(BIN)/python -m pytest -m containers'
 
 lint: setup  ## Check style, types and who imports whom.
 	$(BIN)/ruff check .

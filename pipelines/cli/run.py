@@ -2,8 +2,9 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +12,15 @@ from components import step
 from components.step import StepError, UserError
 from pipelines.parameters import check, parameters
 
+if TYPE_CHECKING:
+    from pipelines.local import Execute
+    from pipelines.settings import Settings
+    from pipelines.terminal import Terminal
+
 LOCAL_STORE = "retrain-store"
 """The embedded default: a directory where the user stands."""
+
+RUNNER = "What a step runs in: a process of its own, or a container."
 
 
 def pipeline_flags(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,8 +37,10 @@ def pipeline_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command()
 @pipeline_flags
-def run(**values: Any) -> None:
-    """Runs the compiled pipeline on this machine, each step a process of its own."""
+@click.option("--runner", type=click.Choice(["process", "docker"]), default="process", show_default=True, help=RUNNER)
+@click.option("--image", help="The image of every step's container, in place of the pipeline's.")
+def run(runner: str, image: str | None, **values: Any) -> None:
+    """Runs the compiled pipeline on this machine, each step a process or a container of its own."""
     from pipelines import summary
     from pipelines.local import RunFailed
     from pipelines.local import run as run_pipeline
@@ -40,13 +50,17 @@ def run(**values: Any) -> None:
 
     arguments = {field.name: typed(field, values[field.name]) for field in parameters()}
     check(arguments)
+    if image and runner == "process":
+        raise UserError(f"--image {image} needs --runner docker; a process has no image")
     arguments["store"], runs = local_store(arguments["store"])
     terminal = Terminal()
+    settings = with_image(STOCK.without_retries(), image)
+    execute = execution(runner, arguments, runs.parent, settings, terminal)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "retrain.yaml"
-        compile(package, STOCK.without_retries())
+        compile(package, settings)
         try:
-            finished = run_pipeline(package, arguments, runs, terminal)
+            finished = run_pipeline(package, arguments, runs, terminal, execute)
         except RunFailed as failed:
             raise (UserError if failed.step.code == 2 else StepError)(str(failed)) from None
     terminal.say(summary.screen(finished))
@@ -55,6 +69,31 @@ def run(**values: Any) -> None:
 def typed(field: step.Field, value: Any) -> Any:
     """A flag's value as the parameter's type."""
     return step.boolean(value) if field.type is bool else value
+
+
+def with_image(settings: "Settings", image: str | None) -> "Settings":
+    """The settings with one image for all the steps, where there is one."""
+    steps = {name: replace(placement, image=image or placement.image) for name, placement in settings.steps.items()}
+    return replace(settings, steps=steps)
+
+
+def execution(
+    runner: str, arguments: dict[str, Any], artifacts: Path, settings: "Settings", terminal: "Terminal"
+) -> "Execute":
+    """How the steps are run; a source folder becomes one that a container finds, too."""
+    if runner == "process":
+        from pipelines.local import execute
+
+        return execute
+    from pipelines.containers import Containers
+
+    folder = Path(arguments["source"]).expanduser().resolve()
+    readable = [folder] if arguments["source"] != "mnist" and folder.is_dir() else []
+    arguments["source"] = str(folder) if readable else arguments["source"]
+    containers = Containers(artifacts, readable)
+    for image in sorted({placement.image for placement in settings.steps.values()}):
+        containers.require(image, terminal)
+    return containers.execute
 
 
 def local_store(uri: str) -> tuple[str, Path]:

@@ -1,0 +1,58 @@
+"""Running steps in containers, as far as that can be told without any; tests/test_containers.py has the rest."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from components.step import UserError
+from pipelines.containers import lend, lines
+from tests.commands import retrain
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [b"uid 65532\nzw\xc3\xb6lf\n"],
+        [b"uid", b" 65532", b"\n", b"zw\xc3", b"\xb6lf\n"],
+        [b"uid 65532\nzw\xc3\xb6", b"lf"],
+        [b"", b"uid 65532\nz", b"", b"w\xc3\xb6lf\n"],
+    ],
+)
+def test_a_log_that_comes_in_chunks_is_read_line_by_line(chunks: list[bytes]) -> None:
+    assert list(lines(chunks)) == ["uid 65532", "zwölf"]
+
+
+def test_bytes_that_are_no_utf_8_do_not_end_a_run() -> None:
+    assert list(lines([b"\xff\n"])) == ["\N{REPLACEMENT CHARACTER}"]
+
+
+def test_without_a_daemon_nothing_starts_and_one_sentence_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    ended = retrain("run", "--runner", "docker", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"error: no Docker daemon answers at unix://{tmp_path}/nobody.sock (")
+    assert ended.stderr.endswith("; start Docker, or podman's socket, and name it in DOCKER_HOST\n")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_image_for_processes_is_a_users_mistake(tmp_path: Path) -> None:
+    ended = retrain("run", "--image", "retrain:1", folder=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "error: --image retrain:1 needs --runner docker; a process has no image\n"
+
+
+def test_a_folder_of_ones_own_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    lend(tmp_path, os.getuid())
+    assert tmp_path.stat().st_uid == os.getuid()
+
+
+def test_a_folder_that_the_containers_cannot_write_to_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError) as refusal:
+        lend(tmp_path, os.getuid() + 1)
+    assert str(refusal.value).startswith(f"{tmp_path} belongs to user {os.getuid()}, and the containers run as user ")
+    assert f"chown -R {os.getuid() + 1}:{os.getuid() + 1} {tmp_path}" in str(refusal.value)
