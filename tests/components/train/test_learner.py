@@ -54,3 +54,15 @@ def test_a_step_goes_down_the_smoothed_loss_and_tells_the_plain_one(monkeypatch:
     assert told == pytest.approx(F.cross_entropy(logits, SPLIT.labels).item())
     assert bias.grad is not None
     assert torch.allclose(bias.grad, expected, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_smoothed_cross_entropy() -> None:
+    pupil = Learner(build(CONFIG), batches=1, learning_rate=0.01)
+    images = torch.randint(0, 256, (16, *CONFIG.shape), dtype=torch.uint8)
+    labels = torch.randint(0, len(CONFIG.classes), (16,))
+    loss = F.cross_entropy(pupil.classifier(images), labels, label_smoothing=learner.SMOOTHING)
+    expected = torch.autograd.grad(loss, list(pupil.classifier.parameters()))
+    pupil.learn(images, labels)
+    for parameter, gradient in zip(pupil.classifier.parameters(), expected, strict=True):
+        assert parameter.grad is not None
+        torch.testing.assert_close(parameter.grad, gradient)

@@ -1,0 +1,128 @@
+"""The pods of a run, through the Kubernetes API: which is whose, why one waits, and what it prints."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from components.step import StepError
+
+if TYPE_CHECKING:
+    from kubernetes.client import V1Pod
+
+NODE = "workflows.argoproj.io/node-name"
+"""Argo's annotation with the path of the node: `retrain-x7k.root.condition-1.train.executor(1)`, 1 being a retry."""
+
+CONTAINER = "main"
+TIMEOUT = (5, 60)
+"""Seconds to connect, and to wait for an answer."""
+FOLLOW_TIMEOUT = (5, 300)
+"""The same while a log is followed: a step may be silent for long, and a connection may be dead without a word."""
+
+
+class NoPods(Exception):
+    """The Kubernetes API does not give pods or logs; the sentence says why."""
+
+
+class Pods:
+    """The pods of one namespace."""
+
+    def __init__(self, namespace: str, context: str = "") -> None:
+        self.namespace = namespace
+        self.api = _api(context)
+
+    def attempts(self, run_id: str, step: str) -> "list[V1Pod]":
+        """The pods in which the step ran or is to run, the newest attempt last. Raises NoPods."""
+        path = re.compile(rf"\.{re.escape(step)}\.executor(?:\((\d+)\))?")
+        listed = self._call("list_namespaced_pod", label_selector=f"pipeline/runid={run_id}").items
+        found = [(path.search((pod.metadata.annotations or {}).get(NODE, "")), pod) for pod in listed]
+        attempts = [(int(match.group(1) or 0), pod) for match, pod in found if match]
+        return [pod for _, pod in sorted(attempts, key=lambda attempt: attempt[0])]
+
+    def lines(self, pod: "V1Pod", *, follow: bool = False, skip: int = 0) -> Iterator[str]:
+        """The lines that the step printed, after the first `skip`. Raises NoPods, StepError on a broken connection."""
+        from urllib3.exceptions import HTTPError
+
+        response = self._call(
+            "read_namespaced_pod_log", pod.metadata.name, container=CONTAINER, follow=follow, _preload_content=False
+        )
+        try:
+            for number, line in enumerate(split(response.stream(2**16))):
+                if number >= skip:
+                    yield line
+        except HTTPError:
+            raise StepError(f"the connection to the log of pod {pod.metadata.name} broke off; try again") from None
+        finally:
+            response.release_conn()
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        timeout = FOLLOW_TIMEOUT if options.get("follow") else TIMEOUT
+        namespaced = (*arguments, self.namespace)
+        try:
+            return getattr(self.api, method)(*namespaced, _request_timeout=timeout, **options)
+        except ApiException as error:
+            raise NoPods(_refusal(error, self.namespace)) from None
+        except HTTPError:
+            raise NoPods("the Kubernetes API cannot be reached") from None
+
+
+def waiting(pod: "V1Pod") -> str:
+    """Why the step's container has not started; empty where it has."""
+    status = pod.status
+    for container in status.container_statuses or []:
+        if container.name == CONTAINER and container.state:
+            held = container.state.waiting
+            return ": ".join(filter(None, (held.reason, held.message))) if held else ""
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"no node takes it: {condition.message or condition.reason}"
+    return "" if status.phase in ("Running", "Succeeded", "Failed") else "its pod is being made"
+
+
+def over(pod: "V1Pod") -> bool:
+    """Whether the step's container has ended, and prints no more."""
+    return any(
+        container.name == CONTAINER and container.state and container.state.terminated is not None
+        for container in pod.status.container_statuses or []
+    )
+
+
+def _api(context: str) -> Any:
+    from kubernetes import client, config
+    from kubernetes.config import ConfigException
+
+    try:
+        try:
+            return client.CoreV1Api(config.new_client_from_config(context=context or None))
+        except ConfigException:
+            if context:
+                raise
+            configuration = client.Configuration()
+            config.load_incluster_config(configuration)
+            return client.CoreV1Api(client.ApiClient(configuration))
+    except ConfigException:
+        raise NoPods(
+            f"there is no context {context!r} in the kubeconfig" if context else "there is no kubeconfig"
+        ) from None
+
+
+def _refusal(error: Any, namespace: str) -> str:
+    if error.status == 401:
+        return "the kubeconfig's credentials have expired"
+    if error.status == 403:
+        return f"you may not read pods and their logs in namespace {namespace!r}"
+    if error.status == 404:
+        return "its pod is gone"
+    return f"the Kubernetes API failed ({error.status} {error.reason})"
+
+
+def split(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Bytes as they come, as lines; the last may lack its end."""
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace") for line in lines)
+    if rest:
+        yield rest.decode(errors="replace")
