@@ -59,11 +59,6 @@ class Out:
 
 
 @dataclasses.dataclass(frozen=True)
-class RunID:
-    """Marks a parameter that the platform fills with the ID of the run."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Field:
     """One field of an interface: an artifact where `artifact` is set, a parameter otherwise."""
 
@@ -73,7 +68,6 @@ class Field:
     default: Any
     choices: tuple[str, ...]
     artifact: In | Out | None
-    run_id: bool = False
 
     @property
     def flag(self) -> str:
@@ -101,8 +95,7 @@ def _field(field: "dataclasses.Field[Any]", hint: Any) -> Field:
         type=str if choices else kind,
         default=field.default,
         choices=choices,
-        artifact=next((marker for marker in markers if isinstance(marker, In | Out)), None),
-        run_id=RunID() in markers,
+        artifact=markers[0] if markers else None,
     )
 
 

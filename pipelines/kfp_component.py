@@ -19,18 +19,16 @@ def component(interface: type) -> Any:
     def container(**given: Any) -> dsl.ContainerSpec:
         arguments = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
         for field in fields:
-            arguments += [field.flag, _argument(field, given.get(field.name))]
+            arguments += [field.flag, _argument(field, given[field.name])]
         package = interface.__module__.rpartition(".")[0]
         return dsl.ContainerSpec(image=IMAGE, command=["python3", "-m", package], args=arguments)
 
     container.__name__ = interface.__name__.lower()
     container.__doc__ = interface.__doc__
-    return dsl.container_component(declared(container, [field for field in fields if not field.run_id]))
+    return dsl.container_component(declared(container, fields))
 
 
 def _argument(field: step.Field, value: Any) -> Any:
-    if field.run_id:
-        return dsl.PIPELINE_JOB_ID_PLACEHOLDER
     return value.path if field.artifact and field.artifact.type != "String" else value
 
 

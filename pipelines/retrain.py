@@ -21,6 +21,9 @@ def pipeline(settings: Settings) -> Any:
     def retrain(**given: Any) -> None:
         """Retrains an image classifier: ingests images, trains, judges against the champion, exports and publishes."""
 
+        # KFP fills it in where it is the whole argument of a task, and nowhere else (backend/src/v2/driver/resolve.go).
+        given["run_id"] = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+
         def task(component: Any, **artifacts: Any) -> Any:
             return _task(component, settings, given, artifacts)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from components.registry import check_name
-from components.step import In, Out, RunID
+from components.step import In, Out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Export:
     report: Annotated[Path, In("HTML"), "The report of the run, published beside the model."]
     store: Annotated[str, "Where shards and models are kept: a directory, or s3://bucket/prefix."]
     model_name: Annotated[str, "The model's name in the registry."] = "mnist"
-    run_id: Annotated[str, RunID(), "The ID of the run, noted in the registry."] = ""
+    run_id: Annotated[str, "The ID of the run, noted in the registry."] = ""
     release: Annotated[Path, Out("Artifact"), "What was published: version, champion or not, and where, as JSON."]
     metrics: Annotated[Path, Out("Metrics"), "Largest difference to PyTorch, agreement and size."]
     summary: Annotated[Path, Out("Markdown"), "The run in a few lines, for the UI."]

@@ -44,9 +44,6 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
     assert arguments[:2] == ["--executor-input", "{{$}}"]
     carried = {}
     for flag, value in zip(arguments[2::2], arguments[3::2], strict=True):
-        if flag == "--run-id":
-            assert value == "{{$.pipeline_job_uuid}}"
-            continue
         match = PLACEHOLDER.fullmatch(value)
         assert match, value
         carried[flag] = match.groups()
@@ -57,7 +54,6 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
             field.name,
         )
         for field in step.fields(interface)
-        if not field.run_id
     }
     assert carried == expected
 
@@ -66,9 +62,7 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
 def test_the_command_line_takes_the_compiled_arguments(compiled: dict[str, Any], interface: type) -> None:
     values = {field.name: str(field.default if not field.required else "path") for field in step.fields(interface)}
     arguments = [
-        PLACEHOLDER.sub(lambda match: values[match.group(3)], argument)
-        .replace("{{$}}", "{}")
-        .replace("{{$.pipeline_job_uuid}}", "")
+        PLACEHOLDER.sub(lambda match: values[match.group(3)], argument).replace("{{$}}", "{}")
         for argument in container(compiled, interface)["args"]
     ]
     given = vars(step.parser(interface).parse_args(arguments))
@@ -106,6 +100,11 @@ def test_the_steps_follow_each_other(compiled: dict[str, Any]) -> None:
         "evaluate": {"train"},
         "export": {"train", "evaluate"},
     }
+
+
+def test_export_is_told_the_id_of_the_run(compiled: dict[str, Any]) -> None:
+    told = tasks(compiled)["export"]["inputs"]["parameters"]["run_id"]
+    assert told == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
 
 
 def test_nothing_but_ingest_runs_without_a_reason(compiled: dict[str, Any]) -> None:
