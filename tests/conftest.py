@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ from components.ingest.ingest import ingest
 from components.ingest.interface import Ingest
 from components.storage import DirectoryStore
 from tests.samples import write_folder
+
+# A shell that starts the tests in the background has SIGINT ignored, and every process that a test starts would too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

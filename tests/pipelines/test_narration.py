@@ -9,8 +9,6 @@ from pipelines.narration import Narrator, duration
 from pipelines.runs import RunState, StepState
 from pipelines.terminal import Terminal
 
-NOW = datetime.now(UTC)
-
 
 class FakeTerminal(io.StringIO):
     def isatty(self) -> bool:
@@ -19,18 +17,19 @@ class FakeTerminal(io.StringIO):
 
 def run(state: str = "RUNNING", **steps: str) -> RunState:
     """A run whose steps began two minutes ago; those that have ended took one."""
+    now = datetime.now(UTC)
     return RunState(
         id="r",
         name="retrain",
         state=state,
-        created=NOW - timedelta(minutes=3),
+        created=now - timedelta(minutes=3),
         finished=None,
         steps=tuple(
             StepState(
                 name=name,
                 state=said,
-                start=None if said == "PENDING" else NOW - timedelta(minutes=2),
-                end=NOW - timedelta(minutes=1) if said in ("SUCCEEDED", "FAILED") else None,
+                start=None if said == "PENDING" else now - timedelta(minutes=2),
+                end=now - timedelta(minutes=1) if said in ("SUCCEEDED", "FAILED") else None,
             )
             for name, said in steps.items()
         ),
