@@ -6,7 +6,7 @@ DockerRunner lets it, the exit code can go with it, and a failure then looks lik
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from docker.models.containers import Container
 from components.step import UserError
 from pipelines.local import GRACE_SECONDS, StepRun, hear
 from pipelines.placement import USER
-from pipelines.terminal import Terminal
+from pipelines.terminal import Terminal, lines
 
 
 class Containers:
@@ -120,16 +120,6 @@ def own_variables(terminal: Terminal) -> dict[str, str]:
     """What the containers get of this process's environment: how to reach the store, nothing else."""
     store = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     return {"RETRAIN_PROGRESS_SECONDS": "0.5" if terminal.live else "5"} | store
-
-
-def lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a log that comes in chunks, which may end in mid-line."""
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace")
 
 
 def end(container: Container, running: bool) -> None:

@@ -10,8 +10,9 @@ import urllib3
 
 from components.step import StepError, UserError, choose
 from pipelines.kubeflow import Connection, Kubeflow
-from pipelines.pods import NoPods, Pods, over, split, waiting
+from pipelines.pods import NoPods, Pods, over, waiting
 from pipelines.runs import RunState, get, tasks
+from pipelines.terminal import lines
 
 PAUSE_SECONDS = 1.0
 
@@ -97,7 +98,7 @@ def _archived(client: Kubeflow, run: RunState, step: str, why: str) -> Iterator[
 def _from_server(client: Kubeflow, run_id: str, node: str) -> Iterator[str]:
     """The lines that the server has archived of a node; none where it has nothing."""
     path = f"/apis/v1alpha1/runs/{quote(run_id, safe='')}/nodes/{quote(node, safe='')}/log"
-    for line in split(_stream(client.connection, path, "read the archived log")):
+    for line in lines(_stream(client.connection, path, "read the archived log")):
         if line.startswith(FAILURE):
             return
         yield line

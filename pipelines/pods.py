@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from components.step import StepError
+from pipelines.terminal import lines
 
 if TYPE_CHECKING:
     from kubernetes.client import V1Pod
@@ -46,7 +47,7 @@ class Pods:
             "read_namespaced_pod_log", pod.metadata.name, container=CONTAINER, follow=follow, _preload_content=False
         )
         try:
-            for number, line in enumerate(split(response.stream(2**16))):
+            for number, line in enumerate(lines(response.stream(2**16))):
                 if number >= skip:
                     yield line
         except HTTPError:
@@ -116,13 +117,3 @@ def _refusal(error: Any, namespace: str) -> str:
     if error.status == 404:
         return "its pod is gone"
     return f"the Kubernetes API failed ({error.status} {error.reason})"
-
-
-def split(chunks: Iterator[bytes]) -> Iterator[str]:
-    """Bytes as they come, as lines; the last may lack its end."""
-    rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace") for line in lines)
-    if rest:
-        yield rest.decode(errors="replace")

@@ -1,6 +1,7 @@
 """What a person sees while steps run: in a terminal the newest progress in place, in a log one line after the other."""
 
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from components.progress import MARK
@@ -30,3 +31,13 @@ class Terminal:
         self.stream.write(clear + text + ("" if transient else "\n"))
         self.stream.flush()
         self.transient = transient
+
+
+def lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a log that comes in chunks, which may end in mid-line."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace") for line in whole)
+    if rest:
+        yield rest.decode(errors="replace")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.step import UserError
-from pipelines.containers import lend, lines
+from pipelines.containers import lend
+from pipelines.terminal import lines
 from tests.commands import retrain
 
 
