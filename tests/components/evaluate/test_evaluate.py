@@ -211,11 +211,16 @@ def test_interrupted_it_leaves_nothing(step: Evaluate) -> None:
     # A pipe in place of the curve holds the process when all is computed and nothing is written.
     (step.model / "curve.json").unlink()
     os.mkfifo(step.model / "curve.json")
-    process = subprocess.Popen(command(step), stderr=subprocess.PIPE, text=True)
-    held = wait_for_reader(step.model / "curve.json")
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    os.close(held)
+    with subprocess.Popen(command(step), stderr=subprocess.PIPE, text=True) as process:
+        held = wait_for_reader(step.model / "curve.json")
+        # Not in the instant that it is let in: a signal between Python's last look and the system call that reads
+        # leaves that call waiting.
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            os.close(held)  # lets go of it, whatever happened
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted; nothing half-written was left behind"
     assert not step.report.parent.exists()

@@ -261,7 +261,8 @@ def test_a_run_that_is_ended_while_it_reads_leaves_nothing(
     os.mkfifo(pipe)
     store = DirectoryStore(tmp_path / "store")
     process = start(idx_folder, store.root, tmp_path / "dataset")
-    with pipe.open("wb"):  # opens as soon as the process reads from its other end
+    with pipe.open("wb"):  # opens as soon as the process opens its other end
+        time.sleep(0.5)  # and reads: a signal just before the call that does would leave that call waiting
         process.send_signal(number)
         code, _, err = finish(process)
     assert code in (130, 143, -signal.SIGKILL)
