@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -91,7 +92,7 @@ def read_timetable(path: Path) -> Timetable:
         assert timetable.zone
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    entries = content.get("schedules") or []
+    entries = [] if content.get("schedules") is None else content["schedules"]
     if not isinstance(entries, list):
         raise UserError(f"{path}: schedules must be a list, each entry beginning with '- name: ...', not {entries!r}")
     schedules = [_schedule(path, number, entry, timetable) for number, entry in enumerate(entries, start=1)]
@@ -108,7 +109,8 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is given twice, of which YAML's own loader keeps the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        given = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]  # `<<: *others` is no key
+        keys = [self.construct_object(key, deep=True) for key in given]
         for key in keys:
             if keys.count(key) > 1:
                 raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
@@ -124,7 +126,7 @@ def _load(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or error
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f'{path}{where}: this is not YAML: {why}; a cron needs quotes: cron: "0 3 * * *"') from None
     content = {} if content is None else content
     if not isinstance(content, dict):
@@ -140,7 +142,7 @@ def _schedule(path: Path, number: int, entry: Any, timetable: Timetable) -> Sche
         for key in ("name", "cron"):
             require(key in entry, key, None, "be given")
         schedule = Schedule(**_checked(Schedule, entry, KEYS))
-        parameters = checked(schedule.arguments)
+        parameters = checked({str(key): value for key, value in schedule.arguments.items()})
         parameters.pop("condition")
         return replace(schedule, parameters=parameters, kfp_cron=_kfp_cron(schedule, timetable))
     except UserError as error:
@@ -187,6 +189,7 @@ def _kfp_cron(schedule: Schedule, timetable: Timetable) -> str:
     return cron.translate(moved)
 
 
+@cache
 def _minutes_apart(theirs: tzinfo, ours: tzinfo) -> int | None:
     """By how much our clock is ahead of theirs; None where one of them changes and the other does not do the same."""
     noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
@@ -202,6 +205,7 @@ def _minutes_apart(theirs: tzinfo, ours: tzinfo) -> int | None:
     return round((our - their).total_seconds() / 60)
 
 
+@cache  # the list of time zones takes long to read
 def zone(name: str, key: str) -> tzinfo:
     """A time zone by its name, such as Europe/Berlin. Raises UserError."""
     if name == "UTC":

@@ -1,5 +1,6 @@
 """schedules.yaml: what it may say, and what it is told where it says something else."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ NIGHTLY = "schedules:\n- name: nightly\n  cron: '0 3 * * *'\n"
         ("shedules: []", "unknown key 'shedules'; did you mean 'schedules'?"),
         ("[]", "must hold keys such as `schedules:`, not []"),
         ("schedules: {nightly: {}}", "schedules must be a list, each entry beginning with '- name: ...'"),
+        ("schedules: false", "schedules must be a list, each entry beginning with '- name: ...', not False"),
         ("schedules: [nightly]", "schedule number 1: it must hold keys such as name and cron, not 'nightly'"),
         ("experiment: 3", "experiment must be a text (in quotes), not 3"),
         ("experiment: ''", "experiment must be a name, not ''"),
@@ -42,6 +44,7 @@ NIGHTLY = "schedules:\n- name: nightly\n  cron: '0 3 * * *'\n"
         ("schedules: [{name: nightly, cron: 3}]", "schedule 'nightly': cron must be a text (in quotes), not 3"),
         ("schedules: [{name: a, cron: '0 25 * * *'}]", "schedule 'a': cron '0 25 * * *': hour '25' must lie within 0"),
         ("schedules: [{name: a, cron: '@daily', name: b}]", "'name' is given twice"),
+        ("\0", "this is not YAML: unacceptable character #x0000"),
         ("schedules: [{name: a, cron: * * * * *}]", 'a cron needs quotes: cron: "0 3 * * *"'),
         (NIGHTLY + "- name: nightly\n  cron: '@daily'", "schedule 'nightly': name must be the only one of its kind"),
         (NIGHTLY + "  crom: 3", "schedule 'nightly': unknown key 'crom'; did you mean 'cron'?"),
@@ -53,6 +56,7 @@ NIGHTLY = "schedules:\n- name: nightly\n  cron: '0 3 * * *'\n"
         (NIGHTLY + "  condition: change", "schedule 'nightly': unknown condition 'change'; did you mean 'changed'?"),
         (NIGHTLY + "  pipeline_version: 1", "schedule 'nightly': pipeline_version must be a text (in quotes), not 1"),
         (NIGHTLY + "  parameters: [epochs]", "schedule 'nightly': parameters must be names and values"),
+        (NIGHTLY + "  parameters: {1: 2}", "schedule 'nightly': unknown parameter '1'"),
         (NIGHTLY + "  parameters: {epoch: 3}", "schedule 'nightly': unknown parameter 'epoch'; did you mean 'epochs'?"),
         (NIGHTLY + "  parameters: {epochs: '3'}", "schedule 'nightly': epochs must be a whole number, not '3'"),
         (NIGHTLY + "  parameters: {epochs: 0}", "schedule 'nightly': epochs must be at least 1, not 0"),
@@ -67,6 +71,19 @@ def test_a_mistake_is_told_in_one_sentence_with_file_and_schedule(text: str, sen
     assert str(refused.value).startswith(str(tmp_path / "schedules.yaml"))
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_schedule_may_take_over_what_another_one_says(tmp_path: Path) -> None:
+    usual, other = "  parameters: &usual {epochs: 3, seed: 1}", "{<<: *usual, seed: 2}"
+    text = f"{NIGHTLY}{usual}\n- name: b\n  cron: '@daily'\n  parameters: {other}"
+    assert timetable(tmp_path, text).schedule("b").parameters == {"epochs": 3, "seed": 2}
+
+
+def test_500_schedules_of_another_time_zone_are_read_at_once(tmp_path: Path) -> None:
+    entries = [f"- {{name: s-{n}, cron: '{n % 60} 3 * * *', timezone: Europe/Paris}}" for n in range(500)]
+    start = time.process_time()
+    timetable(tmp_path, "server_timezone: Europe/Berlin\nschedules:\n" + "\n".join(entries))
+    assert time.process_time() - start < 1.5
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
