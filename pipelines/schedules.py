@@ -11,7 +11,8 @@ and called again, and two at once help each other. No lock is needed:
 
 - The old generations are disabled before a new one is created. KFP's controller counts ticks from the creation on
   (crd/controller/scheduledworkflow/util/cron_schedule.go), so that no tick is fired by both.
-- Of two that do the same, the enabled one stays, else the one that was created first, else the one of the lower ID.
+- Of two that do the same, the enabled one stays. Of two enabled ones it is the one that was created first, else the one
+  of the lower ID; of two disabled ones the newer, which may have fired ticks of which the older one does not know.
 - A disabled one that does the right thing is taken up again only if it is the newest. An older one, enabled, would make
   up for a tick that its successor has fired already.
 - Only a generation that is disabled, has no run and can get none any more is deleted: then it does not matter whether
@@ -101,7 +102,7 @@ def _kept(wanted: Wanted, found: Sequence[Generation]) -> Generation | None:
     same = sorted((one for one in found if one.digest == wanted.digest), key=age)
     enabled = [one for one in same if one.enabled]
     others = [one for one in found if one.digest != wanted.digest]
-    newest = [one for one in same if all(one.created > other.created for other in others)]
+    newest = [one for one in reversed(same) if all(one.created > other.created for other in others)]
     return next(iter([*enabled, *newest]), None)
 
 

@@ -332,6 +332,26 @@ def test_going_back_to_what_was_before_makes_a_new_one_and_does_not_wake_the_old
     assert enabled == []
 
 
+def test_of_two_paused_ones_that_do_the_same_the_newer_stays(
+    kubeflow: Kubeflow, kubeflow_server: Watched, tmp_path: Path
+) -> None:
+    """The older one, whose run goes on, would make up for a tick that the newer one has fired."""
+    apply(kubeflow, timetable(tmp_path, NIGHTLY))
+    first = only(kubeflow_server)
+    first["created_at"] = "2026-01-01T00:00:00Z"
+    run = kubeflow_server.tick(first["recurring_run_id"])
+    apply(kubeflow, timetable(tmp_path, LATER))
+    apply(kubeflow, timetable(tmp_path, NIGHTLY))
+    pause(kubeflow, timetable(tmp_path, NIGHTLY), "nightly")
+    apply(kubeflow, timetable(tmp_path, NIGHTLY))
+    kubeflow_server.finish(run["run_id"], "SUCCEEDED")
+    resume(kubeflow, timetable(tmp_path, NIGHTLY), "nightly")
+    apply(kubeflow, timetable(tmp_path, NIGHTLY))
+    enabled = [request.path for request in kubeflow_server.log if request.path.endswith(":enable")]
+    assert enabled == [f"/apis/v2beta1/recurringruns/{only(kubeflow_server)['recurring_run_id']}:enable"]
+    assert only(kubeflow_server)["recurring_run_id"] != first["recurring_run_id"]
+
+
 def test_triggering_starts_the_run_of_the_next_tick_on_its_own(
     kubeflow: Kubeflow, kubeflow_server: Watched, tmp_path: Path
 ) -> None:
