@@ -160,12 +160,10 @@ def follow(client: Kubeflow, run_id: str, timeout: float | None = None) -> Itera
     StepError where the run is gone, UserError where the server refuses the user, ServerError when patience ends.
     """
     start = answered = time.monotonic()
-    # kubectl refuses, as if it were the user's mistake, to forward a port to a server that restarts just now.
-    passing = (ServerError, UserError) if client.connection.forward else (ServerError,)
     while True:
         try:
             run = client.run(run_id)
-        except passing:
+        except ServerError:
             if time.monotonic() - answered > PATIENCE_SECONDS:
                 raise
         else:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from components.step import StepError, UserError
+from pipelines.forward import Forward
 from pipelines.kubeflow import Kubeflow, Unreachable
 from pipelines.runs import TimedOut, cancel, follow, get
 from tests.pipelines.published import STEPS, STORY
@@ -142,6 +143,19 @@ def test_a_user_whom_the_server_refuses_is_told_at_once(
     status: int, kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
 ) -> None:
     kubeflow_server.fail(status, {"code": 16, "message": "no"}, times=1000)
+    with pytest.raises(UserError):
+        list(follow(kubeflow, "r"))
+    assert len(kubeflow_server.log) == 1
+
+
+def test_a_token_that_expires_ends_the_waiting_through_a_port_forward_too(
+    kubeflow: Kubeflow, kubeflow_server: FakeKubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Forward("kubeflow")
+    monkeypatch.setattr(forward, "url", lambda: kubeflow_server.url)
+    kubeflow.connection.forward = forward
+    monkeypatch.setattr("pipelines.runs.PATIENCE_SECONDS", 0.5)
+    kubeflow_server.fail(401, {"code": 16, "message": "no"}, times=1000)
     with pytest.raises(UserError):
         list(follow(kubeflow, "r"))
     assert len(kubeflow_server.log) == 1
