@@ -185,6 +185,16 @@ def test_a_job_that_is_cancelled_cancels_its_canary(number: signal.Signals, plac
     assert server.runs[run_id()]["state"] == "CANCELING"
 
 
+def test_without_a_registry_its_password_goes_nowhere(place: Place) -> None:
+    docker = place.write("bin/docker", '#!/bin/sh\necho "$@" >>"$HOME/docker.log"\n')
+    docker.chmod(0o755)
+    place.variables["PATH"] = f"{docker.parent}:{place.variables['PATH']}"
+    place.variables["RETRAIN_REGISTRY_PASSWORD"] = "hush-hush"
+    assert place.call("images").returncode == 0
+    called = (place.folder / "docker.log").read_text().splitlines()
+    assert {call.split()[0] for call in called} == {"build"}
+
+
 def test_a_server_that_is_not_there_ends_with_5(place: Place) -> None:
     place.variables["KF_PIPELINES_ENDPOINT"] = "http://127.0.0.1:1"
     ended = place.call("canary")
@@ -317,6 +327,37 @@ def authorities(place: Place) -> Iterator[Authorities]:
             "RETRAIN_NAMESPACE": "team",
         }
         yield server
+
+
+def test_credentials_are_renewed_while_a_job_waits_for_a_run_that_outlasts_them(
+    place: Place, server: FakeKubeflow, authorities: Authorities
+) -> None:
+    script = place.folder / ".ci" / "retrain"
+    script.write_text(script.read_text().replace("renewal=1800 ", "renewal=1 "))
+    place.variables |= {"RETRAIN_AWS_ROLE": "arn:aws:iam::1:role/ci", "AWS_ENDPOINT_URL_STS": authorities.url}
+    server.story = [*[{"ingest": "RUNNING"}] * 5, dict.fromkeys(STEPS, "SUCCEEDED"), "SUCCEEDED"]
+    place.publish("mnist-canary", VERDICT, run=run_id(namespace="team"))
+    ended = place.call("login", "canary")
+    assert ended.returncode == 0, ended.stderr
+    assert server.workflows == [run_id(namespace="team")]
+    asked = [request.path.rpartition("/")[2] for request in authorities.log]
+    assert asked.count("token") == asked.count("") > 1
+
+
+def test_a_run_that_takes_too_long_ends_with_4(place: Place, server: FakeKubeflow) -> None:
+    server.story = []
+    place.variables["RETRAIN_TIMEOUT"] = "1"
+    ended = place.call("canary")
+    assert ended.returncode == 4
+    assert "has not ended after" in ended.stderr
+    assert server.runs[run_id()]["state"] == "PENDING"
+
+
+def test_a_timeout_that_is_no_number_is_told_before_anything_is_sent(place: Place, server: FakeKubeflow) -> None:
+    place.variables["RETRAIN_TIMEOUT"] = "90 min"
+    ended = place.call("canary")
+    assert (ended.returncode, ended.stderr) == (1, "error: RETRAIN_TIMEOUT must be whole seconds, not '90 min'\n")
+    assert server.log == []
 
 
 @pytest.mark.usefixtures("authorities")

@@ -104,6 +104,41 @@ def test_every_right_in_the_workflow_is_given_to_one_job_at_a_time() -> None:
     assert all("timeout-minutes" in job for job in found["jobs"].values())
 
 
+def test_a_pull_request_from_another_repository_gets_no_credentials_and_one_in_a_fork_gets_them() -> None:
+    found: dict[str, Any] = yaml.safe_load(GITHUB.read_text())
+    own = "(!github.event.pull_request || github.event.pull_request.head.repo.full_name == github.repository)"
+    assert all(own in found["jobs"][name]["if"] for name in ("images", "canary"))
+    assert "canary" in found["jobs"]["promote"]["needs"]
+
+
+def test_whoever_waits_for_a_run_gets_the_signals_that_github_sends_to_the_shell_of_a_step() -> None:
+    found: dict[str, Any] = yaml.safe_load(GITHUB.read_text())
+    for name in ("canary", "promote"):
+        assert found["jobs"][name]["steps"][-1]["run"].startswith("exec .ci/retrain ")
+
+
+def test_gitlabs_canary_goes_to_its_own_namespace_whatever_the_projects_variables_say() -> None:
+    """They go before the variables of a job, but not before those of its commands."""
+    found: dict[str, Any] = yaml.safe_load(GITLAB.read_text())
+    job = found["retrain-canary"]
+    assert "RETRAIN_NAMESPACE" not in job["variables"]
+    command = job["script"].replace(".ci/retrain client login canary", "sh -c 'echo $RETRAIN_NAMESPACE'")
+    for given, chosen in {"": "real", "trial": "trial"}.items():
+        variables = {"PATH": os.environ["PATH"], "RETRAIN_NAMESPACE": "real", "RETRAIN_CANARY_NAMESPACE": given}
+        said = subprocess.run(["bash", "-c", command], env=variables, capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == chosen
+
+
+@pytest.mark.parametrize("template", [GITHUB, GITLAB])
+def test_promote_waits_for_a_run_as_long_as_its_job_may_last(template: Path) -> None:
+    found: dict[str, Any] = yaml.safe_load(template.read_text())
+    github = template == GITHUB
+    job = found["jobs"]["promote"] if github else found["retrain-promote"]
+    waits = (job["steps"][-1]["env"] if github else job["variables"])["RETRAIN_TIMEOUT"]
+    lasts = 60 * job["timeout-minutes"] if github else 3600 * int(job["timeout"].removesuffix("h"))
+    assert lasts - 1800 < waits < lasts - 600
+
+
 def test_every_input_of_the_workflow_is_used() -> None:
     text = GITHUB.read_text()
     found: dict[Any, Any] = yaml.safe_load(text)
