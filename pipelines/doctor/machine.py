@@ -1,6 +1,5 @@
 """This machine and the store: whether `retrain run` can work here."""
 
-import contextlib
 import os
 import platform
 import shutil
@@ -31,7 +30,7 @@ DISK_NEEDED = GIB // 4
 CONNECT_SECONDS = 5
 
 WRITERS = 8
-"""How many create one object at once; SeaweedFS before 4.17 let all of several succeed (seaweedfs issue 8800)."""
+"""How many create one object at once in a directory."""
 
 # In a process of its own, because the pipelines never import torch and a broken one may end its process.
 TORCH = """
@@ -121,7 +120,7 @@ def existing(folder: Path) -> Path:
 
 
 def stored(uri: str) -> Sequence[Finding]:
-    """Whether the store can be written, honours a condition, and has the same time. Leaves nothing behind."""
+    """Whether the store can be written, honours a condition, and has the same time. Leaves no object behind."""
     store = open_store(uri)
     if isinstance(store, S3Store):
         return in_bucket(store)
@@ -143,20 +142,23 @@ def in_directory(store: DirectoryStore) -> Sequence[Finding]:
 
 def in_bucket(store: S3Store) -> Sequence[Finding]:
     """The same of a bucket."""
-    from minio.error import MinioException
-
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "https://s3.amazonaws.com")
     require_listener(endpoint)
     skewed = clock.judge("clock", clock.skew(date(store, endpoint)), endpoint)
-    probe = f"doctor-{uuid4()}"
     try:
         store.require_writable()
-        condition = conditional(store, probe)
+        honoured = store.honours_conditions()
     except UserError as error:
         return [mistaken("store", error), skewed]
-    with contextlib.suppress(MinioException):  # whoever may not delete leaves a few bytes
-        store.client.remove_object(store.bucket, store.prefix + probe)
-    return [ok("store", f"{store.uri} at {endpoint} can be written"), condition, skewed]
+    return [ok("store", f"{store.uri} at {endpoint} can be written"), in_turn(honoured), skewed]
+
+
+def in_turn(honoured: bool) -> Finding:
+    """Whether the store itself lets one of many writers win; without that they settle it among themselves."""
+    if honoured:
+        return ok("conditional PUT", "honoured: of several writers at once one succeeds")
+    seen = "ignored, or not applied at once; writers settle by claims which of them succeeds, in ten requests"
+    return warning("conditional PUT", seen, "quicker: AWS, MinIO, SeaweedFS from 4.17 on; see docs/storage.md")
 
 
 def date(store: S3Store, endpoint: str) -> str:
@@ -187,4 +189,4 @@ def conditional(store: Store, key: str) -> Finding:
     if created == 1 and not store.create(key, b"later"):
         return ok("conditional PUT", f"honoured: of {WRITERS} writers at once one succeeded")
     seen = f"ignored: {created} of {WRITERS} writers at once created the same object"
-    return failed("conditional PUT", seen, "use a store that honours If-None-Match: AWS, MinIO, SeaweedFS from 4.17 on")
+    return failed("conditional PUT", seen, "use a directory on a file system with locks (flock)")

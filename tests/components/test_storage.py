@@ -94,6 +94,63 @@ def test_keys_lists_exactly_what_starts_with_the_prefix(any_store: Store) -> Non
         assert sorted(any_store.keys(prefix)) == sorted(key for key in keys if key.startswith(prefix))
 
 
+AWKWARD = ("a-b", "a.b", "a/b", "a/c/d", "a/c-d", "a0", "B", "z", "\u00e4", "\uffee", "\U0001f600")
+
+
+def test_objects_are_listed_in_the_order_of_their_keys_bytes(any_store: Store) -> None:
+    for key in AWKWARD:
+        any_store.write(key, key.encode())
+    found = list(any_store.objects(""))
+    assert [each.key for each in found] == sorted(AWKWARD, key=str.encode)
+    assert [each.size for each in found] == [len(each.key.encode()) for each in found]
+    assert list(any_store.keys("a/c")) == ["a/c-d", "a/c/d"]
+
+
+def test_the_version_of_an_object_changes_with_it(any_store: Store) -> None:
+    any_store.write("key", b"before")
+    (before,) = any_store.objects("")
+    assert any_store.read("key", version=before.version) == b"before"
+    with any_store.open("key", before.version) as file:
+        assert file.read() == b"before"
+    any_store.write("key", b"behind")
+    (after,) = any_store.objects("")
+    assert before.version != after.version
+    for use in (any_store.read, any_store.open):
+        with pytest.raises(StepError, match=r"key in .* has changed"):
+            use("key", version=before.version)
+
+
+def test_a_part_of_an_object_is_read_exactly(any_store: Store) -> None:
+    any_store.write("key", b"0123456789")
+    assert any_store.read("key", 3) == b"3456789"
+    assert any_store.read("key", 3, 4) == b"3456"
+    assert any_store.read("key", 0, 10) == b"0123456789"
+    assert any_store.read("key", 4, 0) == b""
+    for start, length in ((3, 8), (10, 1), (99, None)):
+        with pytest.raises(StepError, match=r"key in .* is shorter than expected"):
+            any_store.read("key", start, length)
+
+
+def test_an_open_object_is_a_file_to_seek_in(any_store: Store) -> None:
+    content = bytes(range(256)) * 10_000  # more than is read ahead
+    any_store.write("key", content)
+    with any_store.open("key") as file:
+        assert (file.readable(), file.seekable(), file.writable()) == (True, True, False)
+        for start, length in ((0, 10), (2_000_000, 300), (5, 2_000_000), (2_559_990, 100), (3_000_000, 1)):
+            assert file.seek(start) == start
+            assert file.read(length) == content[start : start + length]
+        assert file.seek(-10, os.SEEK_END) == len(content) - 10
+        assert file.read() == content[-10:]
+        assert file.tell() == len(content)
+    with pytest.raises(NotFound, match="missing"):
+        any_store.open("missing")
+
+
+def test_a_missing_object_has_no_parts(any_store: Store) -> None:
+    with pytest.raises(NotFound, match="missing"):
+        any_store.read("missing", 1, 2)
+
+
 @pytest.mark.slow
 def test_keys_lists_more_objects_than_one_answer_of_s3_holds(any_store: Store) -> None:
     for number in range(1001):
@@ -102,7 +159,8 @@ def test_keys_lists_more_objects_than_one_answer_of_s3_holds(any_store: Store) -
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/absolute", "../outside", "a/../../outside", "a//b", "a/", "./a", ".lock", "a/.b"]
+    "key",
+    ["", "/absolute", "../outside", "a/../../outside", "a//b", "a/", "./a", ".lock", "a/.b", "a\0b", "caf\udce9"],
 )
 def test_a_key_that_is_no_plain_relative_path_is_refused(any_store: Store, key: str, tmp_path: Path) -> None:
     for use in (

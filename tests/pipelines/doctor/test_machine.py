@@ -80,8 +80,8 @@ def test_a_server_that_ignores_conditions_is_found_out(bucket: S3Store, monkeypa
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         found = {finding.name: finding for finding in stored(bucket.uri)}
     assert found["store"].state == "ok"
-    assert found["conditional PUT"].state == "failed"
-    assert found["conditional PUT"].seen == "ignored: 8 of 8 writers at once created the same object"
+    assert found["conditional PUT"].state == "warning"
+    assert found["conditional PUT"].seen.startswith("ignored")
 
 
 def test_a_server_whose_clock_is_wrong_is_found_out(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def server(ignoring: str = "", seconds_behind: float = 0.0) -> Iterator[str]:
             pass
 
     serving = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
-    thread = threading.Thread(target=serving.serve_forever)
+    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield f"http://127.0.0.1:{serving.server_port}"

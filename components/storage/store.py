@@ -1,0 +1,134 @@
+"""What a store is, whatever is behind it: the protocol, and the rules that both kinds of store keep."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from components.step import StepError, UserError
+
+COPIED_AT_ONCE = 2**20
+"""Bytes."""
+
+
+class NotFound(Exception):
+    """No object lies under that key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """What a listing says of an object."""
+
+    key: str
+    size: int
+    """Bytes."""
+    version: str
+    """Changes whenever the object does: S3's ETag, or a file's time, size and inode."""
+
+
+class Store(Protocol):
+    """Objects by key.
+
+    Every method raises UserError where a key is none (`check_key`) or the store refuses us, and StepError where the
+    store fails, for S3 after several attempts.
+    """
+
+    uri: str
+
+    def require_writable(self) -> None:
+        """Raises UserError where nothing can be written, so that nobody works in vain."""
+
+    def read(self, key: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
+        """The object's bytes from `start` on, exactly `length` of them where that is given.
+
+        Raises NotFound; StepError where the object is shorter, or has another version than the one that is asked for.
+        """
+
+    def open(self, key: str, version: str | None = None) -> BinaryIO:
+        """A seekable file over the object, which reads no more of it than is asked for, and a little ahead.
+
+        Raises NotFound; StepError, also later while it is read, where the object is no longer the same.
+        """
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copies the object into a file, in constant memory. Raises NotFound."""
+
+    def write(self, key: str, content: bytes | Path) -> None:
+        """Creates or replaces the object with these bytes, or with the content of this file, in constant memory."""
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Creates the object; False, and nothing changes, where one lies there already."""
+
+    def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
+        """Replaces the object if its bytes are still `old` (None: if there is none); otherwise False and no change."""
+
+    def exists(self, key: str) -> bool:
+        """Whether an object lies under the key."""
+
+    def stat(self, key: str) -> Object:
+        """What a listing says of the object. Raises NotFound."""
+
+    def objects(self, prefix: str) -> Iterator[Object]:
+        """The objects whose keys start with the prefix, streamed, in the order of their keys' UTF-8 bytes.
+
+        What no key can name is not listed: names that start with a dot, folders' own markers.
+        """
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """The keys of `objects`."""
+
+
+def is_key(key: str) -> bool:
+    """Whether a string is a plain relative path. Names that start with a dot are the stores' own."""
+    return all(part and not part.startswith(".") for part in key.split("/")) and "\0" not in key and _is_text(key)
+
+
+def check_key(key: str) -> None:
+    """Raises UserError unless `is_key`: some keys are read from files that others wrote."""
+    if not is_key(key):
+        raise UserError(f"key {key!r} must be a relative path without names that start with a dot")
+
+
+def _is_text(key: str) -> bool:
+    """False for what Python makes of a file name that is not UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in key)
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write a file or a directory to; it takes the place of `path` when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    room = Path(tempfile.mkdtemp(prefix=".aside-", dir=path.parent))
+    try:
+        yield room / path.name
+        if path.is_dir():
+            path.replace(room / "replaced~")  # a rename at once, where a removal would be seen halfway
+        (room / path.name).replace(path)
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+
+
+@contextmanager
+def landing(path: Path) -> Iterator[BinaryIO]:
+    """A file to copy an object to, which takes the place of `path` when the block ends well.
+
+    Raises StepError where this machine cannot write it.
+    """
+    try:
+        with aside(path) as copy, copy.open("wb") as file:
+            yield file
+    except OSError as error:
+        raise StepError(f"{str(path)!r} cannot be written ({error.strerror}); make room there") from None
+
+
+def changed(key: str, uri: str) -> StepError:
+    """What to raise where an object is another than the one that was asked for."""
+    return StepError(f"{key} in {uri} has changed while it was read; run again when nobody writes there")
+
+
+def too_short(key: str, uri: str) -> StepError:
+    """What to raise where an object ends before the bytes that were asked for."""
+    return StepError(f"{key} in {uri} is shorter than expected; it was damaged or replaced")
