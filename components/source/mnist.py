@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from components.ingest.download import Unusable, complete
+from components.source.download import Unusable, complete
 from components.step import StepError
 from components.storage import aside
 

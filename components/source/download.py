@@ -47,12 +47,13 @@ def _transfer(url: str, part: Path) -> None:
     if response is None:
         return part.touch()
     with response, part.open("ab" if response.status == 206 else "wb") as file:
-        progress = Progress(f"download {url.rpartition('/')[2]}", response.length or 0, "bytes")
+        total = response.length or 0
+        progress = Progress(f"download {url.rpartition('/')[2]}", total, "bytes")
         for chunk in _chunks(response):
             file.write(chunk)
             progress.advance(len(chunk))
-    if progress.done < progress.total:
-        raise Unusable(f"the transfer broke off after {progress.done} of {progress.total} bytes")
+    if progress.done < total:
+        raise Unusable(f"the transfer broke off after {progress.done} of {total} bytes")
 
 
 def _ask(request: Request) -> HTTPResponse | None:
