@@ -7,35 +7,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from components.dataset.splits import Cuts
 from components.step import UserError
 from components.storage import aside
 
 SPLITS = ("train", "validation", "test")
-SCHEMA = 1
-DTYPE = "uint8"
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One file of images in the store."""
+class File:
+    """A file of the dataset in the store."""
 
     key: str
     sha256: str
-    """Of the file."""
-    split: str
-    images: int
     bytes: int
-    """Of the file."""
+
+
+@dataclass(frozen=True)
+class Shard(File):
+    """A Parquet file of images of one split; see shards.py."""
+
+    split: str
+    rows: int
+    excluded: tuple[int, ...] = ()
+    """Rows, ascending, that are no part of the dataset: found twice, or under two labels, after they were written."""
+
+    @property
+    def images(self) -> int:
+        """How many of its rows are part of the dataset."""
+        return self.rows - len(self.excluded)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset: uint8 images of one shape, each with the number of its class, in three splits."""
+    """A dataset: labelled images in three splits."""
 
     classes: tuple[str, ...]
-    """Names; a label is an index into them."""
-    shape: tuple[int, int, int]
-    """Height, width, channels."""
+    """Names; a label is an index into them. Numbers are in the order of their values, others by their letters."""
+    encoding: str
+    """"raw": the shards hold the pixels, uint8 [H, W, C]; "encoded": they hold JPEG, PNG or WebP files."""
+    shape: tuple[int | None, int | None, int]
+    """Height, width, channels; None where the images differ in it. All are read with these channels: 1 or 3 (RGB)."""
     counts: dict[str, dict[str, int]]
     """Images by split and class name."""
     mean: tuple[float, ...]
@@ -43,10 +56,16 @@ class Manifest:
     std: tuple[float, ...]
     """Likewise."""
     split_digests: dict[str, str]
-    """By split: SHA-256 over its images' SHA-256 and labels in canonical order (see shards.py)."""
+    """By split: SHA-256 over its images, in the order of their SHA-256: of each that, and that of its label's name."""
     digest: str
-    """Identifies the dataset by content: `content_digest` of its classes, shape and splits."""
+    """Identifies the dataset by content: `content_digest` of its classes and splits, whatever files hold them."""
     shards: tuple[Shard, ...]
+    facts: tuple[File, ...]
+    """Parquet files with what is known of each image; see facts.py."""
+    cuts: Cuts
+    """How the splits were cut; data that is appended is cut likewise."""
+    parent: str | None
+    """The digest of the dataset that this one was appended to."""
     provenance: dict[str, Any]
     """Where the images came from and when; two datasets that differ only here are the same."""
 
@@ -55,9 +74,16 @@ class Manifest:
         return sum(self.counts[split].values())
 
 
-def content_digest(classes: tuple[str, ...], shape: tuple[int, int, int], split_digests: dict[str, str]) -> str:
+def content_digest(
+    classes: tuple[str, ...],
+    encoding: str,
+    shape: tuple[int | None, int | None, int],
+    split_digests: dict[str, str],
+) -> str:
     """SHA-256 of everything that makes a dataset what it is, whatever files hold it."""
-    content = {"schema": SCHEMA, "dtype": DTYPE, "classes": classes, "shape": shape, "splits": split_digests}
+    # The bytes of raw pixels alone do not say where a row of them ends; those of a file do.
+    kind = {"encoding": encoding, "shape": shape if encoding == "raw" else None}
+    content = {"schema": SCHEMA, **kind, "classes": classes, "splits": split_digests}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -68,7 +94,7 @@ def manifest_key(digest: str) -> str:
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as JSON."""
-    return json.dumps({"schema": SCHEMA, "dtype": DTYPE} | dataclasses.asdict(manifest), indent=2).encode() + b"\n"
+    return json.dumps({"schema": SCHEMA} | dataclasses.asdict(manifest), indent=2).encode() + b"\n"
 
 
 def decode(content: bytes, name: str) -> Manifest:
@@ -78,17 +104,29 @@ def decode(content: bytes, name: str) -> Manifest:
         schema = fields.pop("schema")
         if schema != SCHEMA:
             raise UserError(f"{name} has schema {schema!r} and this Retrain reads {SCHEMA}; use the one that wrote it")
-        fields.pop("dtype")
         manifest = Manifest(
             **fields
             | {key: tuple(fields[key]) for key in ("classes", "shape", "mean", "std")}
-            | {"shards": tuple(Shard(**shard) for shard in fields["shards"])}
+            | {"shards": tuple(_shard(**shard) for shard in fields["shards"])}
+            | {"facts": tuple(File(**file) for file in fields["facts"])}
+            | {"cuts": decode_cuts(fields["cuts"])}
         )
-        if manifest.digest != content_digest(manifest.classes, manifest.shape, manifest.split_digests):
+        if manifest.digest != content_digest(
+            manifest.classes, manifest.encoding, manifest.shape, manifest.split_digests
+        ):
             raise ValueError("its digest does not fit its content")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{name} is not a dataset manifest ({error}); make one with components.ingest") from None
+        raise UserError(f"{name} is not a dataset manifest ({error}); name the one that ingest wrote") from None
     return manifest
+
+
+def _shard(excluded: list[int], **fields: Any) -> Shard:
+    return Shard(**fields, excluded=tuple(excluded))
+
+
+def decode_cuts(fields: dict[str, Any]) -> Cuts:
+    """Reads the cuts as `dataclasses.asdict` and JSON leave them."""
+    return Cuts(**fields | {"by_class": {name: tuple(cuts) for name, cuts in fields["by_class"].items()}})
 
 
 def read_manifest(path: Path) -> Manifest:

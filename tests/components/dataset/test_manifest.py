@@ -28,29 +28,30 @@ def test_a_manifest_says_what_is_in_the_dataset(tiny_dataset: Path) -> None:
     assert manifest.shape == (28, 28, 1)
     assert {split: manifest.images(split) for split in SPLITS} == {"train": 540, "validation": 60, "test": 200}
     assert set(manifest.counts["validation"].values()) == {6}
-    assert json.loads(tiny_dataset.read_text())["dtype"] == "uint8"
+    assert manifest.encoding == "raw"
 
 
 def test_the_digest_tells_classes_shape_and_content_apart() -> None:
     splits = dict.fromkeys(SPLITS, "0" * 64)
     digests = {
-        content_digest(("0", "1"), (28, 28, 1), splits),
-        content_digest(("1", "0"), (28, 28, 1), splits),
-        content_digest(("0", "1"), (14, 56, 1), splits),
-        content_digest(("0", "1"), (28, 28, 1), splits | {"test": "1" * 64}),
+        content_digest(("0", "1"), "raw", (28, 28, 1), splits),
+        content_digest(("1", "0"), "raw", (28, 28, 1), splits),
+        content_digest(("0", "1"), "raw", (14, 56, 1), splits),
+        content_digest(("0", "1"), "encoded", (28, 28, 1), splits),
+        content_digest(("0", "1"), "raw", (28, 28, 1), splits | {"test": "1" * 64}),
     }
-    assert len(digests) == 4
+    assert len(digests) == 5
 
 
 def test_where_the_images_came_from_does_not_change_the_digest(tiny_dataset: Path) -> None:
     manifest = read_manifest(tiny_dataset)
     moved = dataclasses.replace(manifest, provenance={"source": "elsewhere"}, shards=())
-    assert content_digest(moved.classes, moved.shape, moved.split_digests) == manifest.digest
+    assert content_digest(moved.classes, moved.encoding, moved.shape, moved.split_digests) == manifest.digest
 
 
 def test_a_newer_schema_is_refused(tiny_dataset: Path) -> None:
-    change(tiny_dataset, lambda fields: fields.update(schema=2))
-    with pytest.raises(UserError, match="has schema 2 and this Retrain reads 1"):
+    change(tiny_dataset, lambda fields: fields.update(schema=3))
+    with pytest.raises(UserError, match="has schema 3 and this Retrain reads 2"):
         read_manifest(tiny_dataset)
 
 
