@@ -13,6 +13,7 @@ import click
 
 from components.step import StepError, UserError
 from pipelines.cli.compile import compile
+from pipelines.cli.data import data
 from pipelines.cli.doctor import doctor
 from pipelines.cli.logs import logs
 from pipelines.cli.predict import predict
@@ -56,5 +57,5 @@ def main() -> None:
     """Retrains image classifiers, again and again: on this machine, or on Kubeflow Pipelines."""
 
 
-for command in (run, predict, compile, upload, submit, status, logs, schedule, doctor):
+for command in (run, predict, data, compile, upload, submit, status, logs, schedule, doctor):
     main.add_command(command)
