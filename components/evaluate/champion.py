@@ -3,23 +3,19 @@
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from components import registry
 from components.dataset.manifest import Manifest
 from components.evaluate.fit import misfit
 from components.evaluate.gate import Rival
 from components.evaluate.prediction import predict
+from components.loader.batches import batches
 from components.models import artifact
 from components.models.config import ModelConfig
 from components.storage import Store
 
 
-def find_rival(
-    store: Store, name: str, manifest: Manifest, images: NDArray[np.uint8], labels: NDArray[np.int64]
-) -> Rival | None:
-    """The champion with its accuracy on this test split, uint8 [N, H, W, C] and int64 [N]; None where there is none.
+def find_rival(store: Store, name: str, manifest: Manifest) -> Rival | None:
+    """The champion with its accuracy on the test split of the dataset; None where there is none.
 
     A champion that was judged on this very split keeps its figure; another is fetched and evaluated, if it fits.
     """
@@ -32,8 +28,10 @@ def find_rival(
     classifier, config = _fetch(store, champion)
     if obstacle := misfit(config, manifest):
         return Rival(champion.number, None, obstacle)
-    predicted = predict(classifier, images, "evaluate the champion").argmax(axis=1)
-    return Rival(champion.number, float((predicted == labels).mean()))
+    images = manifest.images("test")
+    answers = predict(classifier, batches(store, manifest, "test", config.shape), images, "evaluate the champion")
+    right = sum(int((probabilities.argmax(axis=1) == labels).sum()) for _, labels, probabilities in answers)
+    return Rival(champion.number, right / images)
 
 
 def _fetch(store: Store, champion: registry.Version) -> tuple[artifact.Classifier, ModelConfig]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.dataset.manifest import Manifest, read_manifest
-from components.dataset.shards import read_split
 from components.evaluate.champion import find_rival
 from components.evaluate.fit import misfit
 from components.evaluate.gate import Rival, judge
 from components.evaluate.interface import Evaluate
-from components.evaluate.metrics import Scores, confusion_matrix, score, worst_mistakes
+from components.evaluate.metrics import Scores, confusion_matrix, most_confused, score, worst_mistakes
 from components.evaluate.prediction import predict
 from components.evaluate.report import Mistake, render
+from components.loader.batches import batches
 from components.models import artifact
 from components.models.config import read_curve
 from components.step import Metadata, UserError
@@ -25,6 +26,8 @@ from components.verdict import Verdict, write_verdict
 
 WORST_MISTAKES = 32
 """Mistakes that the report shows."""
+UI_CLASSES = 100
+"""Classes of the confusion matrix that the UI is given."""
 
 
 def evaluate(step: Evaluate) -> Metadata:
@@ -37,28 +40,40 @@ def evaluate(step: Evaluate) -> Metadata:
 
     # The test split
     store = open_store(step.store)
-    images, labels = read_split(store, manifest, "test")
-    probabilities = predict(classifier, images, "")
-    scores = score(confusion_matrix(labels, probabilities.argmax(axis=1), len(manifest.classes)))
+    images = batches(store, manifest, "test", config.shape)
+    confusion, mistakes = tally(predict(classifier, images, manifest.images("test"), ""), manifest.classes)
+    scores = score(confusion)
 
     # The gate
-    rival = find_rival(store, step.model_name, manifest, images, labels)
+    rival = find_rival(store, step.model_name, manifest)
     verdict = conclude(step, manifest, scores, rival, start)
 
     # What people see
-    mistakes = find_mistakes(manifest.classes, images, labels, probabilities)
     report = render(step.model_name, verdict, manifest, config, read_curve(step.model), mistakes)
-    metrics, confusion = ui_metrics(verdict), ui_confusion(verdict)
+    metrics, matrix = ui_metrics(verdict), ui_confusion(verdict)
 
     # The files
     write_verdict(step.verdict, verdict)
     write(step.metrics, json.dumps(metrics, indent=2) + "\n")
-    write(step.confusion, json.dumps(confusion, indent=2) + "\n")
+    write(step.confusion, json.dumps(matrix, indent=2) + "\n")
     write(step.report, report)
 
     print(f"{'accepted' if verdict.accepted else 'rejected'}: {' '.join(verdict.reasons)}", flush=True)
     decision = {"accepted": verdict.accepted, "reasons": list(verdict.reasons)}
-    return {"verdict": decision, "metrics": metrics, "confusion": confusion}
+    return {"verdict": decision, "metrics": metrics, "confusion": matrix}
+
+
+def tally(
+    answers: Iterable[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.float32]]], classes: tuple[str, ...]
+) -> tuple[NDArray[np.int64], list[Mistake]]:
+    """The confusion matrix, int64 [K, K], and the worst mistakes of what `predict` gives; in constant memory."""
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    mistakes: list[Mistake] = []
+    for images, labels, probabilities in answers:
+        confusion += confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
+        mistakes += find_mistakes(classes, images, labels, probabilities)
+        mistakes = sorted(mistakes, key=lambda mistake: -mistake.confidence)[:WORST_MISTAKES]
+    return confusion, mistakes
 
 
 def conclude(step: Evaluate, manifest: Manifest, scores: Scores, rival: Rival | None, start: float) -> Verdict:
@@ -97,7 +112,7 @@ def find_mistakes(
     """The worst mistakes among images uint8 [N, H, W, C] with labels int64 [N] and probabilities float32 [N, K]."""
     return [
         Mistake(
-            image=images[index],
+            image=images[index].copy(),  # or the whole batch would stay in memory with it
             true=classes[labels[index]],
             predicted=classes[probabilities[index].argmax()],
             confidence=float(probabilities[index].max()),
@@ -115,11 +130,15 @@ def ui_metrics(verdict: Verdict) -> dict[str, float]:
 
 
 def ui_confusion(verdict: Verdict) -> dict[str, Any]:
-    """The confusion matrix as KFP's UI draws it: what kfp.dsl.ClassificationMetrics.log_confusion_matrix records."""
+    """The confusion matrix as KFP's UI draws it: what kfp.dsl.ClassificationMetrics.log_confusion_matrix records.
+
+    Of very many classes only those with the most mistakes: KFP keeps it in its database, with the run.
+    """
+    shown = most_confused(np.array(verdict.confusion), UI_CLASSES)
     return {
         "confusionMatrix": {
-            "annotationSpecs": [{"displayName": row["class"]} for row in verdict.per_class],
-            "rows": [{"row": list(row)} for row in verdict.confusion],
+            "annotationSpecs": [{"displayName": verdict.per_class[index]["class"]} for index in shown],
+            "rows": [{"row": [verdict.confusion[index][column] for column in shown]} for index in shown],
         }
     }
 

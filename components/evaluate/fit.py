@@ -6,7 +6,8 @@ from components.models.config import ModelConfig
 
 def misfit(config: ModelConfig, manifest: Manifest) -> str:
     """What keeps the model from being judged on the dataset, worded to follow 'because'; '' where nothing does."""
-    if config.shape != manifest.shape:
+    # Image files are fitted to the size that the model takes; raw pixels are taken as they are.
+    if config.shape[2] != manifest.shape[2] or (manifest.encoding == "raw" and config.shape != manifest.shape):
         return f"it takes images of {size(config.shape)} and those of the dataset are {size(manifest.shape)}"
     if config.classes == manifest.classes:
         return ""
@@ -18,9 +19,9 @@ def misfit(config: ModelConfig, manifest: Manifest) -> str:
     return " and ".join(clauses)
 
 
-def size(shape: tuple[int, int, int]) -> str:
-    """Height, width and channels as people write them: '28 x 28 x 1'."""
-    return " x ".join(map(str, shape))
+def size(shape: tuple[int | None, ...]) -> str:
+    """Height, width and channels as people write them: '28 x 28 x 1', 'any x any x 3'."""
+    return " x ".join("any" if extent is None else str(extent) for extent in shape)
 
 
 def _names(classes: set[str]) -> str:

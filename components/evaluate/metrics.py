@@ -54,5 +54,11 @@ def worst_mistakes(labels: NDArray[np.int64], probabilities: NDArray[np.float32]
     return wrong[np.argsort(-confidence, kind="stable")][:limit]
 
 
+def most_confused(confusion: NDArray[np.int64], limit: int) -> list[int]:
+    """The classes with the most mistakes, as true class or as predicted, in their own order: at most `limit`."""
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=np.int64))
+    return sorted(np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:limit].tolist())
+
+
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.divide(part, whole, out=np.zeros(np.shape(part)), where=np.asarray(whole) != 0)

@@ -17,6 +17,7 @@ from components.dataset.manifest import SPLITS, Manifest
 from components.evaluate.chart import Chart, line_chart
 from components.evaluate.fit import size
 from components.evaluate.gate import percent
+from components.evaluate.metrics import most_confused
 from components.models.config import ModelConfig
 from components.verdict import Verdict
 
@@ -125,8 +126,7 @@ def matrix(verdict: Verdict) -> dict[str, list[Cell]]:
     """The rows of the confusion matrix by true class: its cells by predicted class."""
     counts = np.array(verdict.confusion)
     wrong = counts * (1 - np.eye(len(counts), dtype=int))
-    worst = np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:MATRIX_CLASSES]
-    shown, most = sorted(worst.tolist()), max(int(wrong.max()), 1)
+    shown, most = most_confused(counts, MATRIX_CLASSES), max(int(wrong.max()), 1)
     return {
         verdict.per_class[true]["class"]: [
             Cell(int(counts[true, predicted]), true == predicted, round((wrong[true, predicted] / most) ** 0.5, 3))

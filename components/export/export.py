@@ -8,13 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from components.code import code_digest
 from components.dataset.manifest import Manifest, read_manifest
-from components.dataset.shards import read_split
 from components.export.interface import Export
 from components.export.onnx_model import to_onnx
 from components.export.parity import compare, milliseconds_per_image, open_session, require_parity
 from components.export.summary import summarize
+from components.loader.batches import batches
 from components.models.artifact import ModelConfig, load
 from components.registry import Version, champion, promote, publish
 from components.step import Metadata, UserError
@@ -32,18 +34,19 @@ def export(step: Export) -> Metadata:
     require_one_run(manifest, config, verdict)
 
     # ONNX
-    content = to_onnx(classifier, config, step.model_name).SerializeToString(deterministic=True)
+    cropped = config.shape != manifest.shape
+    content = to_onnx(classifier, config, step.model_name, cropped=cropped).SerializeToString(deterministic=True)
 
     # Parity
-    images, _ = read_split(store, manifest, "test")
+    images = (images for images, _ in batches(store, manifest, "test", config.shape))
     session = open_session(content)
-    parity = compare(session, classifier, config.classes, images)
+    parity = compare(session, classifier, config.classes, images, manifest.images("test"))
     require_parity(parity)
     metrics = {
         "max_difference": parity.max_difference,
         "agreement": parity.agreement,
         "onnx_bytes": len(content),
-        "milliseconds_per_image": milliseconds_per_image(session, images[0]),
+        "milliseconds_per_image": milliseconds_per_image(session, np.zeros(config.shape, np.uint8)),
     }
 
     # Registry
@@ -73,7 +76,7 @@ def export(step: Export) -> Metadata:
 
 def require_one_run(manifest: Manifest, config: ModelConfig, verdict: Verdict) -> None:
     """Raises UserError unless the verdict is about the dataset and the model fits it."""
-    if (verdict.dataset, config.classes, config.shape) != (manifest.digest, manifest.classes, manifest.shape):
+    if (verdict.dataset, config.dataset, config.classes) != (manifest.digest, manifest.digest, manifest.classes):
         raise UserError("dataset, model and verdict are not of one run; give what evaluate was given and what it wrote")
 
 

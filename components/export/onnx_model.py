@@ -22,17 +22,20 @@ class Probabilities(nn.Module):
         return torch.softmax(self.classifier(images), dim=1)
 
 
-def to_onnx(classifier: Classifier, config: ModelConfig, model_name: str) -> ModelProto:
+def to_onnx(classifier: Classifier, config: ModelConfig, model_name: str, *, cropped: bool) -> ModelProto:
     """The classifier as an ONNX model, in single precision; the same weights give the same bytes.
 
     Input: `images`, uint8 [batch, height, width, channels], as they are in a file; the preprocessing is in the graph.
     Outputs: `probabilities`, float32 [batch, classes], and `labels`, string [batch], the most probable class's name.
-    The batch is of any size. `metadata_props` has the model's name, its classes as JSON and its dataset's digest.
+    The batch is of any size. `metadata_props` has the model's name, its classes as JSON, its dataset's digest, and
+    whether images of another size are to be cut to their middle (`cropped`), as those were that it learnt from, or to
+    be resized as a whole.
     """
     model = _trace(Probabilities(classifier).eval(), config.shape)
     _name_labels(model, config.classes)
     _forget_the_machine(model.graph)
     facts = {"model_name": model_name, "classes": json.dumps(config.classes), "dataset": config.dataset}
+    facts["cropped"] = json.dumps(cropped)
     helper.set_model_props(model, facts)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +13,6 @@ from numpy.typing import NDArray
 from components.models.artifact import Classifier
 from components.progress import Progress
 from components.step import StepError
-
-BATCH = 256
-"""Images at once: few enough for little memory with any network."""
 
 MAX_DIFFERENCE = 1e-4
 """The most that a probability may differ: far above the rounding of single precision, far below what people notice."""
@@ -43,14 +41,17 @@ def open_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def compare(
-    session: onnxruntime.InferenceSession, classifier: Classifier, classes: tuple[str, ...], images: NDArray[np.uint8]
+    session: onnxruntime.InferenceSession,
+    classifier: Classifier,
+    classes: tuple[str, ...],
+    batches: Iterable[NDArray[np.uint8]],
+    total: int,
 ) -> Parity:
-    """Asks both about all images, uint8 [N, height, width, channels]."""
+    """Asks both about all images, uint8 [N, height, width, channels] a batch, `total` in all."""
     names = np.array(classes, dtype=object)
-    progress = Progress("compare ONNX Runtime with PyTorch", len(images), "images")
+    progress = Progress("compare ONNX Runtime with PyTorch", total, "images")
     differences, agreeing = [], 0
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
+    for batch in batches:
         probabilities, labels = session.run(["probabilities", "labels"], {"images": batch})
         with torch.inference_mode():
             expected = classifier(torch.from_numpy(batch)).softmax(dim=1).numpy()
@@ -58,7 +59,7 @@ def compare(
         agreeing += int((labels == names[expected.argmax(axis=1)]).sum())
         progress.advance(len(batch))
     # NumPy's max, unlike Python's, does not lose a NaN.
-    return Parity(images=len(images), max_difference=float(np.max(differences)), agreement=agreeing / len(images))
+    return Parity(images=total, max_difference=float(np.max(differences)), agreement=agreeing / total)
 
 
 def require_parity(parity: Parity) -> None:

@@ -37,7 +37,7 @@ class Classifier(nn.Module):
         self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        x = images.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
         logits: Tensor = self.network(x)
         return logits
 

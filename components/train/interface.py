@@ -18,6 +18,7 @@ class Train:
     activation: Annotated[Literal["tanh", "sigmoid", "relu", "leaky_relu"], "LeNet-5's squashing function."] = "relu"
     pooling: Annotated[Literal["max", "avg"], "LeNet-5's subsampling."] = "max"
     bias: Annotated[bool, "Whether LeNet-5's layers have biases."] = True
+    image_size: Annotated[int, "Side of the square that images are fitted to; 0: their own, or the network's."] = 0
     epochs: Annotated[int, "Passes over the training split."] = 12
     batch_size: Annotated[int, "Images a step of the optimizer."] = 256
     learning_rate: Annotated[float, "Peak learning rate of the one-cycle schedule."] = 0.006
@@ -30,6 +31,7 @@ class Train:
     def __post_init__(self) -> None:
         choose("architecture", self.architecture, list(ARCHITECTURES))
         check_choices(self)
+        require(self.image_size >= 0, "image_size", self.image_size, "be at least 0")
         require(self.epochs >= 1, "epochs", self.epochs, "be at least 1")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "be at least 1")
         require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be a positive number")

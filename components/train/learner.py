@@ -1,5 +1,7 @@
 """A classifier and all that changes with it from batch to batch: what a checkpoint would have to hold."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,13 +9,10 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from components.models.artifact import Classifier
-from components.train.data import Split
 
 WEIGHT_DECAY = 0.01
 SMOOTHING = 0.05
 """The share of each label that is spread over all classes (Szegedy et al., 2016)."""
-JUDGED_AT_ONCE = 256
-"""Images; it changes the speed alone."""
 
 
 class Learner:
@@ -50,12 +49,13 @@ class Learner:
 
 
 @torch.inference_mode()
-def judge(classifier: Classifier, split: Split) -> tuple[float, float]:
-    """Mean loss and accuracy of a classifier on a split."""
+def judge(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Mean loss and accuracy of a classifier on batches of images and labels."""
     classifier.eval()
-    loss = right = 0.0
-    for images, labels in split.batches(JUDGED_AT_ONCE):
+    loss = right = count = 0.0
+    for images, labels in batches:
         logits = classifier(images)
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         right += (logits.argmax(1) == labels).sum().item()
-    return loss / len(split), right / len(split)
+        count += len(labels)
+    return loss / count, right / count

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.dataset.manifest import Manifest
+from components.dataset.splits import Cuts
 from components.evaluate.metrics import score
 from components.evaluate.report import Mistake, render
 from components.models.config import ModelConfig
@@ -40,6 +41,7 @@ def verdict(classes: tuple[str, ...] = CLASSES, confusion: NDArray[np.int64] = C
 def manifest(classes: tuple[str, ...] = CLASSES, **changes: Any) -> Manifest:
     made = Manifest(
         classes=classes,
+        encoding="raw",
         shape=(28, 28, 1),
         counts={split: dict.fromkeys(classes, n) for split, n in {"train": 450, "validation": 60, "test": 50}.items()},
         mean=(0.1307,),
@@ -47,6 +49,9 @@ def manifest(classes: tuple[str, ...] = CLASSES, **changes: Any) -> Manifest:
         split_digests={"train": "aa" * 32, "validation": "bb" * 32, "test": "cd" * 32},
         digest="ab" * 32,
         shards=(),
+        facts=(),
+        cuts=Cuts(0.1, 0.2, {}),
+        parent=None,
         provenance={"source": "/data/animals", "seconds": 3.21},
     )
     return replace(made, **changes)

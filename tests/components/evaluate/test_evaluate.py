@@ -38,9 +38,8 @@ def step(tiny_dataset: Path, tiny_model: Path, store: DirectoryStore, tmp_path: 
 def other_model(directory: Path, manifest: Manifest, **changes: Any) -> Path:
     """An untrained model, for this dataset unless `changes` to its config say otherwise."""
     options = {"activation": "relu", "pooling": "max", "bias": True}
-    config = ModelConfig(
-        "lenet5", options, manifest.classes, manifest.shape, manifest.mean, manifest.std, manifest.digest, {}
-    )
+    shape = (28, 28, manifest.shape[2])
+    config = ModelConfig("lenet5", options, manifest.classes, shape, manifest.mean, manifest.std, manifest.digest, {})
     config = replace(config, **changes)
     torch.manual_seed(0)
     artifact.save(directory, artifact.build(config), config, [])

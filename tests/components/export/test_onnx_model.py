@@ -41,7 +41,7 @@ def random_images(count: int, shape: tuple[int, int, int] = (28, 28, 1)) -> NDAr
 @pytest.fixture(scope="module")
 def model() -> bytes:
     """An ONNX file."""
-    return bytes(to_onnx(*make(), "mnist").SerializeToString(deterministic=True))
+    return bytes(to_onnx(*make(), "mnist", cropped=False).SerializeToString(deterministic=True))
 
 
 def test_raw_images_go_in_and_probabilities_and_labels_come_out(model: bytes) -> None:
@@ -77,24 +77,26 @@ def test_a_batch_of_any_size_is_answered_like_pytorch(model: bytes, count: int) 
 )
 def test_every_kind_of_layer_is_exported_faithfully(options: dict[str, object]) -> None:
     classifier, config = make(**options)  # type: ignore[arg-type]
-    session = open_session(to_onnx(classifier, config, "mnist").SerializeToString())
-    require_parity(compare(session, classifier, config.classes, random_images(300, config.shape)))
+    session = open_session(to_onnx(classifier, config, "mnist", cropped=False).SerializeToString())
+    require_parity(compare(session, classifier, config.classes, [random_images(300, config.shape)], 300))
 
 
 def test_the_same_weights_give_the_same_bytes(model: bytes) -> None:
-    assert to_onnx(*make(), "mnist").SerializeToString(deterministic=True) == model
+    assert to_onnx(*make(), "mnist", cropped=False).SerializeToString(deterministic=True) == model
 
 
 def test_the_file_knows_what_it_is_and_nothing_of_this_machine(model: bytes) -> None:
     facts = {entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props}
-    assert facts == {"model_name": "mnist", "classes": json.dumps(CLASSES), "dataset": "digest of the dataset"}
+    classes = json.dumps(CLASSES)
+    dataset = "digest of the dataset"
+    assert facts == {"model_name": "mnist", "classes": classes, "dataset": dataset, "cropped": "false"}
     assert str(Path(__file__).parents[3]).encode() not in model
     assert b"stack_trace" not in model
 
 
 def test_parity_is_measured_on_all_images(model: bytes) -> None:
     classifier, config = make()
-    parity = compare(open_session(model), classifier, config.classes, random_images(300))
+    parity = compare(open_session(model), classifier, config.classes, [random_images(200), random_images(100)], 300)
     assert parity.images == 300
     assert parity.max_difference < 1e-6
     assert parity.agreement == 1
@@ -104,7 +106,7 @@ def test_a_model_whose_weights_changed_since_is_no_match(model: bytes) -> None:
     classifier, config = make()
     with torch.no_grad():
         next(classifier.parameters()).mul_(1.1)
-    parity = compare(open_session(model), classifier, config.classes, random_images(300))
+    parity = compare(open_session(model), classifier, config.classes, [random_images(200), random_images(100)], 300)
     assert 1e-4 < parity.max_difference < 0.1
     with pytest.raises(StepError, match="does not answer like PyTorch"):
         require_parity(parity)
@@ -112,7 +114,7 @@ def test_a_model_whose_weights_changed_since_is_no_match(model: bytes) -> None:
 
 def test_classes_in_another_order_are_no_match(model: bytes) -> None:
     classifier, config = make()
-    parity = compare(open_session(model), classifier, config.classes[::-1], random_images(300))
+    parity = compare(open_session(model), classifier, config.classes[::-1], [random_images(300)], 300)
     assert parity.max_difference < 1e-6
     assert parity.agreement < 0.999
     with pytest.raises(StepError, match="labels agree"):

@@ -5,20 +5,25 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from components.dataset.manifest import read_manifest
+from components.dataset.shards import read_split
+from components.loader.batches import OrderedBatches
 from components.models.artifact import load, read_config, read_curve
 from components.step import StepError, UserError
 from components.storage import DirectoryStore
-from components.train.data import read
 from components.train.interface import Train
 from components.train.learner import judge
 from components.train.train import train
 from tests.conftest import Ingested
+from tests.ingestion import make_dataset
+from tests.samples import write_tree
 
 
 def step(dataset: Path, store: DirectoryStore, out: Path, **options: Any) -> Train:
@@ -50,7 +55,7 @@ def test_a_training_learns_what_its_dataset_shows(tiny_step: Callable[..., Train
     learnt = tiny_step(epochs=6, batch_size=16)
     train(learnt)
     manifest = read_manifest(learnt.dataset)
-    test = read(DirectoryStore(Path(learnt.store)), manifest, "test")
+    test = OrderedBatches(DirectoryStore(Path(learnt.store)), manifest, "test", (28, 28, 1))
     classifier, _ = load(learnt.model)
     assert judge(classifier, test)[1] >= 0.9
 
@@ -75,7 +80,7 @@ def test_the_curve_has_a_row_an_epoch(tiny_step: Callable[..., Train], capsys: p
     curve = read_curve(trained.model)
     assert [row["epoch"] for row in curve] == [1, 2, 3]
     assert {*curve[0]} == {
-        *("epoch", "train_loss", "validation_loss", "validation_accuracy", "learning_rate", "seconds")
+        *("epoch", "train_loss", "validation_loss", "validation_accuracy", "learning_rate", "data_wait", "seconds")
     }
     assert curve[-1]["validation_accuracy"] == metadata["metrics"]["validation_accuracy"]
     assert curve[0]["learning_rate"] > curve[-1]["learning_rate"]
@@ -86,10 +91,10 @@ def test_the_validation_split_alone_steers(tiny_step: Callable[..., Train]) -> N
     trained = tiny_step()
     train(trained)
     manifest = read_manifest(trained.dataset)
-    validation = read(DirectoryStore(Path(trained.store)), manifest, "validation")
+    images, labels = read_split(DirectoryStore(Path(trained.store)), manifest, "validation")
     classifier, config = load(trained.model)
-    accuracy = (classifier(validation.images).argmax(1) == validation.labels).double().mean().item()
-    assert config.training["validation_accuracy"] == pytest.approx(accuracy)
+    predicted = classifier(torch.from_numpy(images)).argmax(1).numpy()
+    assert config.training["validation_accuracy"] == pytest.approx((predicted == labels).mean())
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_others(tiny_step: Callable[..., Train]) -> None:
@@ -98,6 +103,54 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(tiny_step: Call
         train(each)
     assert weights(first) == weights(again)
     assert weights(first) != weights(other)
+
+
+@pytest.fixture
+def tree_step(store: DirectoryStore, tmp_path: Path) -> Callable[..., Train]:
+    """Makes a training on JPEG files of many sizes."""
+    dataset = make_dataset(write_tree(tmp_path / "tree"), store.uri, tmp_path)
+    return lambda out="out", **options: step(dataset, store, tmp_path / out, **options)
+
+
+def test_image_files_are_fitted_to_what_the_network_is_made_for(tree_step: Callable[..., Train]) -> None:
+    learnt = tree_step(epochs=12, batch_size=16)
+    train(learnt)
+    manifest = read_manifest(learnt.dataset)
+    assert manifest.shape == (None, None, 3)
+    classifier, config = load(learnt.model)
+    assert config.shape == (32, 32, 3)
+    test = OrderedBatches(DirectoryStore(Path(learnt.store)), manifest, "test", config.shape)
+    assert judge(classifier, test)[1] >= 0.7
+
+
+def test_image_files_give_the_same_weights_for_the_same_seed(tree_step: Callable[..., Train]) -> None:
+    first, again = tree_step("1"), tree_step("2")
+    for each in (first, again):
+        train(each)
+    assert weights(first) == weights(again)
+
+
+def test_the_size_of_the_images_can_be_chosen_where_they_are_files(tree_step: Callable[..., Train]) -> None:
+    chosen = tree_step(epochs=1, image_size=28)
+    train(chosen)
+    assert read_config(chosen.model).shape == (28, 28, 3)
+    with pytest.raises(UserError, match="image size must be 28x28 or 32x32 for lenet5, not '30x30'"):
+        train(replace(chosen, image_size=30))
+
+
+def test_raw_pixels_are_taken_in_their_own_size(tiny_step: Callable[..., Train]) -> None:
+    with pytest.raises(UserError, match="image_size must be 0 or 28: the dataset holds raw pixels of 28x28, not 32"):
+        train(tiny_step(image_size=32))
+
+
+def test_the_share_of_the_time_spent_waiting_for_data_is_told(
+    tree_step: Callable[..., Train], capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = tree_step()
+    metrics = train(trained)["metrics"]
+    assert 0 < metrics["data_wait"] < 1
+    assert all(0 <= row["data_wait"] < 1 for row in read_curve(trained.model))
+    assert capsys.readouterr().out.count("of it waiting for data") == 2
 
 
 def test_options_reach_the_network(tiny_step: Callable[..., Train]) -> None:
@@ -206,7 +259,7 @@ def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingest
         dataset=mnist.manifest, store=mnist.store.uri, model=tmp_path / "model", metrics=tmp_path / "metrics"
     )
     train(recipe)
-    test = read(mnist.store, read_manifest(mnist.manifest), "test")
+    test = OrderedBatches(mnist.store, read_manifest(mnist.manifest), "test", (28, 28, 1))
     classifier, _ = load(recipe.model)
     assert judge(classifier, test)[1] >= 0.991
 
