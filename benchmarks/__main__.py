@@ -2,6 +2,6 @@
 
 import runpy
 
-for name in ("pipeline", "training", "accuracy", "kubeflow", "schedules"):
+for name in ("pipeline", "ingestion", "loading", "training", "accuracy", "kubeflow", "schedules"):
     print(f"\n== {name} ==", flush=True)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from components.dataset.manifest import read_manifest
-from components.ingest.ingest import ingest
-from components.ingest.interface import Ingest
+from components.loader.batches import OrderedBatches
 from components.models.artifact import load
 from components.storage import open_store
-from components.train.data import read
 from components.train.interface import Train
 from components.train.learner import judge
 from components.train.train import train
+from tests.ingestion import make_dataset
 
 SEEDS = range(5)
 FORMS: dict[str, dict[str, Any]] = {
@@ -31,7 +30,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         store = str(room / "store")
-        ingest(Ingest(source="mnist", store=store, dataset=room / "dataset", decision=room / "decision"))
+        make_dataset("mnist", store, room)
         for form, options in FORMS.items():
             runs = [run(room, seed, options) for seed in SEEDS]
             accuracy, seconds = (statistics.median(figures) for figures in zip(*runs, strict=True))
@@ -51,7 +50,7 @@ def run(room: Path, seed: int, options: dict[str, Any]) -> tuple[float, float]:
     )
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         metrics = train(step)["metrics"]
-    test = read(open_store(step.store), read_manifest(step.dataset), "test")
+    test = OrderedBatches(open_store(step.store), read_manifest(step.dataset), "test", (28, 28, 1))
     accuracy = judge(load(step.model)[0], test)[1]
     print(f"  seed {seed}: {accuracy:.2%}, {metrics['seconds']:.1f} s", flush=True)
     return accuracy, metrics["seconds"]

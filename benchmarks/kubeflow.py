@@ -16,7 +16,7 @@ from tests.servers.kfp import FakeKubeflow
 
 RETRAIN = str(Path(sys.executable).with_name("retrain"))
 RUNS, SCHEDULES = 10_000, 500
-STEPS = ("ingest", "train", "evaluate", "export")
+STEPS = ("plan", "shard", "ingest", "train", "evaluate", "export")
 
 
 def main() -> None:

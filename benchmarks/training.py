@@ -6,6 +6,7 @@ of a second or so, so that whatever else the machine does hits all of them alike
     python -m benchmarks.training
 """
 
+import itertools
 import resource
 import statistics
 import subprocess
@@ -21,18 +22,17 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
 from components.dataset.manifest import Manifest, read_manifest
-from components.ingest import mnist
-from components.ingest.ingest import ingest
-from components.ingest.interface import Ingest
+from components.loader.batches import Augment, TrainingBatches
 from components.models.artifact import Classifier, build
 from components.progress import Progress
+from components.source import mnist
 from components.storage import DirectoryStore
 from components.train.augmentation import distort
-from components.train.data import Augment, Epochs, Split, read
 from components.train.interface import Train
 from components.train.learner import Learner
 from components.train.memory import keep_freed_memory
 from components.train.train import describe, run_epoch
+from tests.ingestion import make_dataset
 
 TURNS = 15
 IMAGES = 8192
@@ -54,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         store = DirectoryStore(room / "store")
-        ingest(Ingest(source="mnist", store=store.uri, dataset=room / "dataset", decision=room / "decision"))
+        make_dataset("mnist", store.uri, room)
         recipe = Train(dataset=room / "dataset", store=store.uri, model=room / "model", metrics=room / "metrics")
         keep_freed_memory()  # as the step does; it makes every contestant faster
         compare(contestants(recipe, room))
@@ -64,18 +64,21 @@ def main() -> None:
 def contestants(recipe: Train, room: Path) -> dict[str, Contestant]:
     """Every contestant by name."""
     manifest = read_manifest(recipe.dataset)
-    split = read(DirectoryStore(Path(recipe.store)), manifest, "train")
-    split = Split(split.images[:IMAGES], split.labels[:IMAGES])
+    store = DirectoryStore(Path(recipe.store))
+    config = describe(recipe, manifest)
+
+    def batches(size: int, augment: Augment) -> TrainingBatches:
+        return TrainingBatches(store, manifest, config.shape, size, recipe.seed, augment)
 
     def fresh() -> Classifier:
-        return build(describe(recipe, manifest))
+        return build(config)
 
     return {
         TUTORIAL: tutorial(fresh(), manifest, room),
-        SAME: ours(fresh(), split, 64, lambda images, generator: images),
-        SAME_ALONE: alone(fresh(), split, 64),
-        DEFAULT: ours(fresh(), split, recipe.batch_size, distort),
-        DEFAULT_ALONE: alone(fresh(), split, recipe.batch_size),
+        SAME: ours(fresh(), batches(64, lambda images, generator: images), 64),
+        SAME_ALONE: alone(fresh(), batches(64, distort), 64),
+        DEFAULT: ours(fresh(), batches(recipe.batch_size, distort), recipe.batch_size),
+        DEFAULT_ALONE: alone(fresh(), batches(recipe.batch_size, distort), recipe.batch_size),
     }
 
 
@@ -100,21 +103,25 @@ def tutorial(classifier: Classifier, manifest: Manifest, room: Path) -> Contesta
     return turn
 
 
-def ours(classifier: Classifier, split: Split, batch_size: int, augment: Augment) -> Contestant:
+def ours(classifier: Classifier, batches: TrainingBatches, size: int) -> Contestant:
     """The loop of components/train itself."""
-    batches = Epochs(split, batch_size, seed=0, augment=augment)
-    learner = Learner(classifier, (TURNS + 1) * len(batches), Train.learning_rate)
+    turns = itertools.count()
+    learner = Learner(classifier, (TURNS + 1) * (IMAGES // size), Train.learning_rate)
     progress = Progress("train", (TURNS + 2) * IMAGES, "images")
     progress.pause = float("inf")
-    return lambda: run_epoch(learner, batches, progress, "benchmark")
-
-
-def alone(classifier: Classifier, split: Split, batch_size: int) -> Contestant:
-    """Forward and backward on one batch that is there already: no reading, no distortion, no optimizer."""
-    images, labels = split.images[:batch_size], split.labels[:batch_size]
 
     def turn() -> None:
-        for _ in range(IMAGES // batch_size):
+        run_epoch(learner, itertools.islice(batches.epoch(next(turns)), IMAGES // size), progress, "benchmark")
+
+    return turn
+
+
+def alone(classifier: Classifier, batches: TrainingBatches, size: int) -> Contestant:
+    """Forward and backward on one batch that is there already: no reading, no distortion, no optimizer."""
+    images, labels = next(batches.epoch(0))
+
+    def turn() -> None:
+        for _ in range(IMAGES // size):
             classifier.zero_grad()
             F.cross_entropy(classifier(images), labels).backward()  # type: ignore[no-untyped-call]
 

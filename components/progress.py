@@ -11,10 +11,10 @@ MARK = "progress: "
 class Progress:
     """Counts towards a total and says so on stderr, at most once in RETRAIN_PROGRESS_SECONDS (default 10).
 
-    `what` may be empty, where the step itself is meant.
+    `what` may be empty, where the step itself is meant; `total` is None where nobody knows it.
     """
 
-    def __init__(self, what: str, total: int, unit: str) -> None:
+    def __init__(self, what: str, total: int | None, unit: str) -> None:
         self.what, self.total, self.unit = what, total, unit
         self.pause = float(os.environ.get("RETRAIN_PROGRESS_SECONDS", "10"))
         self.done = 0
@@ -24,13 +24,16 @@ class Progress:
         """Adds `count` units; `note` is shown at the end of the line."""
         self.done += count
         now = time.monotonic()
-        if now - self.spoken >= self.pause or self.done >= self.total:
+        if now - self.spoken >= self.pause or (self.total is not None and self.done >= self.total):
             self.spoken = now
             print(MARK + self.line(now, note), file=sys.stderr, flush=True)
 
     def line(self, now: float, note: str = "") -> str:
         speed = self.done / max(now - self.start, 1e-9)
-        left = (self.total - self.done) / speed if speed else 0.0
-        share = 100 * self.done / self.total if self.total else 100.0
-        pieces = [f"{self.what} {share:.0f}%".lstrip(), f"{speed:,.0f} {self.unit}/s", f"{left:.0f} s left", note]
+        if self.total is None:
+            far, left = f"{self.done:,} {self.unit}", ""
+        else:
+            far = f"{100 * self.done / self.total if self.total else 100:.0f}%"
+            left = f"{(self.total - self.done) / speed if speed else 0:.0f} s left"
+        pieces = [f"{self.what} {far}".lstrip(), f"{speed:,.0f} {self.unit}/s", left, note]
         return ", ".join(piece for piece in pieces if piece)

@@ -52,7 +52,8 @@ class In:
 class Out:
     """Marks a path that the step writes an artifact to; `type` is its KFP type, such as `Model`.
 
-    `String` is no artifact but an output parameter: the file's text, on which the pipeline can depend.
+    `String` and `List` are no artifacts but output parameters, on which the pipeline can depend: the file's text, and a
+    JSON list of whole numbers.
     """
 
     type: str
@@ -76,6 +77,11 @@ class Field:
     @property
     def required(self) -> bool:
         return self.default is dataclasses.MISSING
+
+    @property
+    def is_file(self) -> bool:
+        """Whether KFP knows it as an artifact, and not by its value."""
+        return self.artifact is not None and self.artifact.type not in ("String", "List")
 
 
 def fields(interface: type) -> list[Field]:

@@ -5,14 +5,14 @@ DockerRunner lets it, the exit code can go with it, and a failure then looks lik
 """
 
 import os
-import time
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from components.step import UserError
@@ -44,15 +44,12 @@ class Containers:
 
     def execute(self, command: list[str], variables: Mapping[str, str], step: StepRun, terminal: Terminal) -> None:
         """Runs a step's container to its end and shows what it prints; stops it when this process is told to stop."""
-        start = time.monotonic()
         try:
             with closing(connect()) as client:
                 container = self._create(client, step.image, command, {**variables, **own_variables(terminal)})
                 follow(container, step, terminal)
         except DockerException as error:
             step.code, step.error = 1, f"its container failed: {reason(error)}"
-        finally:
-            step.seconds = time.monotonic() - start
 
     def _create(
         self, client: docker.DockerClient, image: str, command: list[str], variables: dict[str, str]
@@ -95,6 +92,7 @@ def follow(container: Container, step: StepRun, terminal: Terminal) -> None:
     """Runs a container to its end, and shows what it prints; in any case it is gone afterwards."""
     try:
         container.start()
+        step.stop = partial(stop, container)
         with closing(container.logs(stream=True, follow=True)) as log:
             for line in lines(log):
                 hear(line, step, terminal)
@@ -123,12 +121,18 @@ def own_variables(terminal: Terminal) -> dict[str, str]:
 
 
 def end(container: Container, running: bool) -> None:
-    """Removes a container; one that runs is told to stop first, so that it removes what is half-written."""
+    """Removes a container; one that runs is stopped first."""
     try:
         if running:
-            container.stop(timeout=GRACE_SECONDS)
+            stop(container)
     finally:
         container.remove(force=True)
+
+
+def stop(container: Container) -> None:
+    """Tells a container to stop, so that it removes what is half-written; ends it where it does not."""
+    with suppress(NotFound):  # it has ended meanwhile, and is removed
+        container.stop(timeout=GRACE_SECONDS)
 
 
 def reason(error: Any) -> str:

@@ -11,6 +11,9 @@ from components import step
 IMAGE = "placed-by-placement"
 """A container component must name an image; pipelines/placement.py sets the real one."""
 
+OUTPUTS = {"String": str, "List": list[int]}
+"""The types of output parameters. Of a plain list KFP would take the items for strings, and hand on `"0"` for 0."""
+
 
 def component(interface: type) -> Any:
     """The container component that runs a step as `python3 -m components.<step>` with all its fields as flags."""
@@ -29,7 +32,7 @@ def component(interface: type) -> Any:
 
 
 def _argument(field: step.Field, value: Any) -> Any:
-    return value.path if field.artifact and field.artifact.type != "String" else value
+    return value.path if field.is_file else value
 
 
 def declared(function: Callable[..., Any], fields: list[step.Field]) -> Callable[..., Any]:
@@ -55,8 +58,8 @@ def _parameter(field: step.Field) -> inspect.Parameter:
 def _annotation(field: step.Field) -> Any:
     if field.artifact is None:
         return field.type
-    if field.artifact.type == "String":
-        return dsl.OutputPath(str)
+    if not field.is_file:
+        return dsl.OutputPath(OUTPUTS[field.artifact.type])
     marker = dsl.Input if isinstance(field.artifact, step.In) else dsl.Output
     return marker[getattr(dsl, field.artifact.type)]
 

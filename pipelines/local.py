@@ -1,13 +1,16 @@
 """Runs the compiled pipeline on this machine, each step a process of its own or, with containers.py, a container.
 
 kfp.local does the work: it reads the YAML, orders the tasks, hands artifacts on. Its SubprocessRunner refuses container
-components, so its task handler, private API of the pinned kfp, is replaced here and nowhere else.
+components, so its task handler, private API of the pinned kfp, is replaced here and nowhere else; loop.py has loops.
 """
 
 import contextlib
+import functools
 import io
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,14 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from kfp import components, local
-from kfp.local import status, subprocess_task_handler
+from kfp.local import logging_utils, status, subprocess_task_handler
 from kfp.local.io import IOStore
-from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
+from kfp.local.orchestrator import enhanced_dag_orchestrator
 
+from pipelines.loop import iterate
 from pipelines.terminal import ERROR, Terminal
 
 GRACE_SECONDS = 10
 """How long a step may clean up after it was told to stop."""
+
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+"""How a process and a container end that the system killed, for want of memory for example."""
 
 
 @dataclass
@@ -37,13 +44,22 @@ class StepRun:
     image: str
     folder: Path
     """Where its artifacts go."""
-    seconds: float = 0.0
+    start: float = field(default_factory=time.monotonic)
+    end: float = 0.0
     code: int | None = None
     error: str = ""
+    stop: Callable[[], None] | None = None
+    """Ends it, and returns when it has ended; None while there is nothing to end."""
+    stopped: bool = False
+    """Whether it was ended for another's sake."""
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
 
 
 Execute = Callable[[list[str], Mapping[str, str], StepRun, Terminal], None]
-"""Runs a step's command to its end, with the variables that the pipeline sets; leaves code, error and seconds."""
+"""Runs a step's command to its end, with the variables that the pipeline sets; leaves code, error and a way to stop."""
 
 
 class RunFailed(Exception):
@@ -75,18 +91,19 @@ class Run:
 
 def run(package: Path, arguments: Mapping[str, Any], root: Path, terminal: Terminal, execute: Execute) -> Run:
     """Runs a compiled pipeline; artifacts go below `root`. Raises RunFailed with the step that failed."""
-    steps: list[StepRun] = []
+    steps: list[StepRun] = []  # in the order in which they began
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(root))
     pipeline = components.load_component_from_file(str(package))
     narration = io.StringIO()
     try:
-        with _handling(steps, terminal, execute), contextlib.redirect_stdout(narration), warnings.catch_warnings():
+        with _handling(steps, terminal, execute), _heard(narration), warnings.catch_warnings():
             # It warns of what means something only on a cluster, such as the tasks' display names.
             warnings.filterwarnings("ignore", category=UserWarning, module=r"kfp\.local\.")
             pipeline(**arguments)
     except RuntimeError as error:
-        if steps and steps[-1].code:
-            raise RunFailed(steps[-1]) from None
+        failed = [step for step in steps if step.code and not step.stopped]
+        if failed:
+            raise RunFailed(min(failed, key=lambda step: step.end)) from None
         raise RuntimeError(f"{error}\n{narration.getvalue()}") from error
     return Run(steps[0].folder.parent, steps)
 
@@ -97,12 +114,18 @@ def _handling(steps: list[StepRun], terminal: Terminal, execute: Execute) -> Ite
 
     class Handler(subprocess_task_handler.SubprocessTaskHandler):  # type: ignore[misc]
         def run(self) -> Any:
-            command = self.full_command
-            steps.append(StepRun(step_name(command), self.image, step_folder(command)))
-            terminal.line(steps[-1].name, "started")
-            execute(command, self.env_vars, steps[-1], terminal)
-            terminal.line(steps[-1].name, ended(steps[-1]))
-            return status.Status.FAILURE if steps[-1].code else status.Status.SUCCESS
+            command, folder = self.full_command, step_folder(self.full_command)
+            step = StepRun(step_name(command, folder), self.image, folder)
+            steps.append(step)
+            terminal.line(step.name, "started")
+            execute(command, self.env_vars, step, terminal)
+            if step.code in KILLED and not step.stopped and PLACE.search(folder.parent.name):
+                terminal.line(step.name, "was killed; started again")
+                step.code = step.stop = None
+                execute(command, self.env_vars, step, terminal)
+            step.end = time.monotonic()
+            terminal.line(step.name, ended(step))
+            return status.Status.FAILURE if step.code else status.Status.SUCCESS
 
         def validate_image(self, image: str) -> None: ...
 
@@ -110,13 +133,43 @@ def _handling(steps: list[StepRun], terminal: Terminal, execute: Execute) -> Ite
 
         def validate_not_containerized_python_component(self, full_command: list[str]) -> None: ...
 
-    original = subprocess_task_handler.SubprocessTaskHandler, ConditionEvaluator._resolve_pipeline_channel
-    subprocess_task_handler.SubprocessTaskHandler = Handler
-    ConditionEvaluator._resolve_pipeline_channel = staticmethod(channel_value)
+    orchestrator = enhanced_dag_orchestrator
+    with (
+        _replaced(subprocess_task_handler, "SubprocessTaskHandler", Handler),
+        _replaced(orchestrator.ConditionEvaluator, "_resolve_pipeline_channel", staticmethod(channel_value)),
+        _replaced(orchestrator, "_run_parallel_for_task", functools.partial(iterate, steps)),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    original = vars(owner)[name]
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        subprocess_task_handler.SubprocessTaskHandler, ConditionEvaluator._resolve_pipeline_channel = original
+        setattr(owner, name, original)
+
+
+@contextlib.contextmanager
+def _heard(narration: io.StringIO) -> Iterator[None]:
+    """Keeps what kfp.local says of itself from the terminal.
+
+    For that it exchanges `print` and the logger's handlers itself, but task by task, and tasks that run at once then
+    put each other's back.
+    """
+    handler = logging.StreamHandler(narration)
+    logging.getLogger().addHandler(handler)
+    try:
+        with (
+            _replaced(logging_utils, "local_logger_context", contextlib.nullcontext),
+            _replaced(logging_utils, "indented_print", contextlib.nullcontext),
+            contextlib.redirect_stdout(narration),
+        ):
+            yield
+    finally:
+        logging.getLogger().removeHandler(handler)
 
 
 def channel_value(channel: str, store: IOStore) -> Any:
@@ -133,12 +186,18 @@ def channel_value(channel: str, store: IOStore) -> Any:
 
 def ended(step: StepRun) -> str:
     """How a step ended, in a few words."""
-    return f"failed after {step.seconds:.1f} s" if step.code else f"done in {step.seconds:.1f} s"
+    how = "stopped after" if step.stopped else "failed after" if step.code else "done in"
+    return f"{how} {step.seconds:.1f} s"
 
 
-def step_name(command: list[str]) -> str:
-    """`train` of `python3 -m components.train ...`."""
-    return command[2].rpartition(".")[2]
+PLACE = re.compile(r"-iteration-(\d+)-of-(\d+)$")
+"""Ends the name of the folder of one of several iterations."""
+
+
+def step_name(command: list[str], folder: Path) -> str:
+    """`train` of `python3 -m components.train ...`; `shard 3/8` where it is one of several in a loop."""
+    place = PLACE.search(folder.parent.name)
+    return command[2].rpartition(".")[2] + (f" {place[1]}/{place[2]}" if place else "")
 
 
 def step_folder(command: list[str]) -> Path:
@@ -153,23 +212,22 @@ def execute(command: list[str], variables: Mapping[str, str], step: StepRun, ter
     # PYTHONSAFEPATH: a folder named `components` where the user happens to stand must not be taken for ours.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("RETRAIN_PROGRESS_SECONDS", "0.5" if terminal.live else "5")
-    start = time.monotonic()
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, *command[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
         start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
-    )
-    try:
-        assert process.stdout
-        for line in process.stdout:
-            hear(line.rstrip("\n"), step, terminal)
-        step.code = process.wait()
-    finally:
-        stop(process)
-        step.seconds = time.monotonic() - start
+    ) as process:
+        step.stop = functools.partial(stop, process)
+        try:
+            assert process.stdout
+            for line in process.stdout:
+                hear(line.rstrip("\n"), step, terminal)
+            step.code = process.wait()
+        finally:
+            stop(process)
 
 
 def hear(line: str, step: StepRun, terminal: Terminal) -> None:

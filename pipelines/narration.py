@@ -56,8 +56,13 @@ def going_on(run: RunState) -> list[tuple[str, str]]:
     """The step that runs now, or the run itself where none does, and since when; a list of one."""
     running = [step for step in run.steps if step.state == "RUNNING"]
     if running:
-        return [(running[-1].name, f"running, {duration(running[-1].seconds)}")]
+        return [(running[-1].name, f"running, {progress(running[-1])}{duration(running[-1].seconds)}")]
     return [("run", f"{run.state.lower().replace('_', ' ')}, {duration(run.seconds)}")]
+
+
+def progress(step: StepState) -> str:
+    """How many of its parts are done, where it has several."""
+    return f"{step.done} of {step.parts} done, " if step.parts > 1 else ""
 
 
 def duration(seconds: float | None) -> str:

@@ -59,14 +59,14 @@ def steps(run: RunState) -> str:
 
 
 def _step(step: StepState) -> str:
-    told = "" if step.state == "SUCCEEDED" else f" {step.state.lower()}"
+    told = "" if step.state == "SUCCEEDED" else f" {state(step)}"
     return f"{step.name}{told} {duration(step.seconds)}"
 
 
 def run_page(seen: Closeup) -> str:
     """One run for people."""
     run = seen.run
-    rows = [(step.name, step.state.lower(), when(step.start), duration(step.seconds)) for step in run.steps]
+    rows = [(step.name, state(step), when(step.start), duration(step.seconds)) for step in run.steps]
     unreadable = f"the verdict cannot be read from here: {seen.unreadable}" if seen.unreadable else ""
     blocks = [
         [f"run {run.id}: {run.state.lower()}, {duration(run.seconds)}", run.name, seen.url, run.error],
@@ -75,6 +75,12 @@ def run_page(seen: Closeup) -> str:
         [f"{name}: {value}" for name, value in sorted(run.parameters.items())],
     ]
     return "\n\n".join("\n".join(filter(None, block)) for block in blocks if any(block))
+
+
+def state(step: StepState) -> str:
+    """A step's state, and how many of its parts are done where that says more."""
+    told = step.state.lower()
+    return told if step.parts == 1 or step.state == "SUCCEEDED" else f"{told}, {step.done} of {step.parts} done"
 
 
 def when(time: datetime | None) -> str:

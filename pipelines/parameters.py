@@ -3,24 +3,31 @@
 Only their names stand here; type, default, choices and description come from the steps' interfaces.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from components import step
 from components.evaluate.interface import Evaluate
 from components.export.interface import Export
 from components.ingest.interface import Ingest
+from components.plan.interface import Plan
+from components.shard.interface import Shard
 from components.train.interface import Train
 
-STEPS = (Ingest, Train, Evaluate, Export)
+STEPS = (Plan, Shard, Ingest, Train, Evaluate, Export)
 
 NAMES = (
     "source",
+    "parent",
     "store",
     "model_name",
+    "validation_fraction",
+    "test_fraction",
+    "limits",
+    "ingest_workers",
     "architecture",
+    "image_size",
     "activation",
     "pooling",
     "bias",
@@ -35,6 +42,12 @@ NAMES = (
     "condition",
 )
 
+ALIASES = {"workers": "ingest_workers"}
+"""What a step calls otherwise than the pipeline does."""
+
+PIPELINE = "retrain"
+"""The pipeline's name on a server."""
+
 CLUSTER_STORE = "s3://mlpipeline/retrain"
 """The bucket that every Kubeflow Pipelines installation has."""
 
@@ -48,8 +61,14 @@ def parameters() -> list[step.Field]:
 
 def check(values: Mapping[str, Any]) -> None:
     """Raises UserError where a step would refuse these parameters, before anything runs."""
+    values = {field.name: field.default for field in parameters()} | dict(values)
     for interface in STEPS:
         fields = step.fields(interface)
-        given = {field.name: values[field.name] for field in fields if field.name in values}
-        missing: dict[str, Any] = {field.name: Path() for field in fields if field.required}
-        interface(**(missing | given))
+        missing = {field.name: field.type() for field in fields if field.required}
+        interface(**(missing | passed([field.name for field in fields if field.artifact is None], values)))
+
+
+def passed(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Which of a step's parameters, by name, have their values from the pipeline's."""
+    pairs = [(name, ALIASES.get(name, name)) for name in names]
+    return {name: values[known] for name, known in pairs if known in values}

@@ -12,7 +12,7 @@ USER = 65532
 
 def place(task: Any, name: str, settings: Settings, given: dict[str, Any]) -> None:
     """Places a task of the pipeline; `given` has the pipeline's parameters."""
-    placement = settings.steps[name]
+    placement = settings.placement(name)
     task.set_container_image(placement.image)
     task.set_cpu_request(placement.cpu).set_cpu_limit(placement.cpu)
     # torch would start a thread for each core of the node, not of the pod.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from kubernetes.client import V1Pod
 
 NODE = "workflows.argoproj.io/node-name"
-"""Argo's annotation with the path of the node: `retrain-x7k.root.condition-1.train.executor(1)`, 1 being a retry."""
+"""Argo's annotation with the path of the node: `retrain-x7k.root.condition-2.train.executor(1)`, 1 being a retry."""
 
 CONTAINER = "main"
 TIMEOUT = (5, 60)
@@ -32,8 +32,13 @@ class Pods:
         self.api = _api(context)
 
     def attempts(self, run_id: str, step: str) -> "list[V1Pod]":
-        """The pods in which the step ran or is to run, the newest attempt last. Raises NoPods."""
-        path = re.compile(rf"\.{re.escape(step)}\.executor(?:\((\d+)\))?")
+        """The pods in which the step ran or is to run, the newest attempt last. Raises NoPods.
+
+        `shard/3` is the third of those that run at once in a loop.
+        """
+        name, _, part = step.partition("/")
+        loop = rf"\({int(part) - 1}:.*" if part else ""  # KFP counts iterations from 0, and Argo doubles them: `(2:2)`
+        path = re.compile(rf"{loop}\.{re.escape(name)}\.executor(?:\((\d+)\))?")
         listed = self._call("list_namespaced_pod", label_selector=f"pipeline/runid={run_id}").items
         found = [(path.search((pod.metadata.annotations or {}).get(NODE, "")), pod) for pod in listed]
         attempts = [(int(match.group(1) or 0), pod) for match, pod in found if match]

@@ -10,7 +10,8 @@ def reference() -> str:
     intro = "Made from the steps' interfaces by `make docs`; do not edit."
     pipeline = section(
         "The pipeline's parameters",
-        "The flags of `retrain run` and the form of the Kubeflow UI. On this machine `store` is `retrain-store`.",
+        "The flags of `retrain run` and the form of the Kubeflow UI. On this machine `store` is `retrain-store`, and "
+        "`ingest_workers` as many as there are cores.",
         parameters(),
     )
     steps = [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from components.shard.interface import Shard
 from components.step import StepError, UserError
 from pipelines.kubeflow import Kubeflow, NotFound, ServerError
 from pipelines.parameters import STEPS
@@ -17,11 +18,20 @@ if TYPE_CHECKING:
 NAMES = tuple(interface.__name__.lower() for interface in STEPS)
 """The steps in the order of the pipeline."""
 
+LOOPED = Shard.__name__.lower()
+"""The step that runs once a worker."""
+
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 ACTIVE = ("PENDING", "RUNNING", "CANCELING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED")
 
-GROUP = re.compile(r"root|(condition|condition-branches|for-loop|exit-handler)-\d+")
-"""The tasks that KFP's compiler makes for what holds other tasks."""
+GROUP = re.compile(r"root|(condition|condition-branches|for-loop|exit-handler)-\d+|iteration-item")
+"""The tasks that KFP's compilers make for what holds other tasks."""
+
+ITERATION = re.compile(r"iteration-iterations\(\d+:\d+\)")
+"""What holds the tasks of one iteration; those of all are there when the loop begins."""
+
+GRAVITY = ("FAILED", "CANCELED", "CANCELING", "RUNNING", "PAUSED", "PENDING", "SUCCEEDED", "SKIPPED")
+"""Of a step that runs in several iterations, the first of these is its state."""
 
 PATIENCE_SECONDS = 600
 """How long a server may be away while a run is followed: an upgrade, a laptop that sleeps, a proxy that restarts."""
@@ -38,12 +48,17 @@ class TimedOut(StepError):
 
 @dataclass(frozen=True, kw_only=True)
 class StepState:
-    """One step of a run. `state` is KFP's; times are UTC, None where the step has not begun or not ended."""
+    """One step of a run. `state` is KFP's; times are UTC, None where the step has not begun or not ended.
+
+    A step in a loop is one step, too: from the first to the last of its `parts`, of which `done` have succeeded.
+    """
 
     name: str
     state: str
     start: datetime | None = None
     end: datetime | None = None
+    parts: int = 1
+    done: int = 0
 
     @property
     def seconds(self) -> float | None:
@@ -103,33 +118,53 @@ def run_state(run: "V2beta1Run") -> RunState:
     )
 
 
-def tasks(run: "V2beta1Run") -> "dict[str, V2beta1PipelineTaskDetail]":
-    """The run's nodes that are steps, by the step's name.
+def tasks(run: "V2beta1Run") -> "dict[str, list[V2beta1PipelineTaskDetail]]":
+    """The run's nodes that are steps, by the step's name; those in a loop have one for each iteration.
 
     KFP lists every node of the Argo workflow under its display name: `train`, but also `train-driver`, `executor(0)`,
     the groups and the workflow itself. What is a task has a driver, or is skipped before it gets one.
     """
-    details = (run.run_details and run.run_details.task_details) or []
-    nodes = {detail.display_name: detail for detail in details if detail.display_name}
+    nodes = _nodes(run)
     return {
-        name: node
-        for name, node in nodes.items()
+        name: found
+        for name, found in nodes.items()
         if (name in NAMES or f"{name}-driver" in nodes) and not GROUP.fullmatch(name)
     }
+
+
+def _nodes(run: "V2beta1Run") -> "dict[str, list[V2beta1PipelineTaskDetail]]":
+    nodes: dict[str, list[V2beta1PipelineTaskDetail]] = {}
+    for detail in (run.run_details and run.run_details.task_details) or []:
+        nodes.setdefault(detail.display_name or "", []).append(detail)
+    return nodes
 
 
 def _steps(run: "V2beta1Run", *, ended: bool) -> tuple[StepState, ...]:
     found = tasks(run)
     # A step that the workflow never came to has no node.
     missing = "SKIPPED" if ended else "PENDING"
+    parts = sum(bool(ITERATION.fullmatch(name)) for name in _nodes(run))
     return tuple(
-        StepState(
-            name=name,
-            state=(node and node.state) or missing,
-            start=_time(node and node.start_time),
-            end=_time(node and node.end_time),
-        )
-        for name, node in ((name, found.get(name)) for name in dict.fromkeys((*NAMES, *found)))
+        _step(name, found.get(name, []), missing, parts if name == LOOPED else 1)
+        for name in dict.fromkeys((*NAMES, *found))
+    )
+
+
+def _step(name: str, nodes: "list[V2beta1PipelineTaskDetail]", missing: str, parts: int) -> StepState:
+    """The step with these nodes, as many as have begun of its parts."""
+    states = [node.state or missing for node in nodes] + [missing] * (max(parts, 1) - len(nodes))
+    starts = [start for node in nodes if (start := _time(node.start_time))]
+    ends = [_time(node.end_time) for node in nodes]
+    state = min(states, key=lambda state: GRAVITY.index(state) if state in GRAVITY else len(GRAVITY))
+    if state == "PENDING" and "SUCCEEDED" in states:
+        state = "RUNNING"
+    return StepState(
+        name=name,
+        state=state,
+        start=min(starts, default=None),
+        end=max((end for end in ends if end), default=None) if state in ENDED and None not in ends else None,
+        parts=len(states),
+        done=states.count("SUCCEEDED"),
     )
 
 

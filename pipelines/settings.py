@@ -23,6 +23,9 @@ TRAIN_IMAGE = "ghcr.io/retrain/retrain-train:0.1.0"
 
 CPU = re.compile(r"\d+(\.\d+)?|\d+m")
 MEMORY = re.compile(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")
+INGESTING = ("plan", "shard", "ingest")
+"""The steps whose placement is that of `ingest`: one core and little memory do for each of them."""
+
 TOLERATION_KEYS = ("key", "operator", "value", "effect", "toleration_seconds")
 
 
@@ -68,9 +71,10 @@ class Settings:
     secret_key: str = "secretkey"
     deadline_hours: int = 24  # of a whole run
     ttl_hours: int = 24  # how long a finished run's pods are kept
+    autoscaled_gpus: bool = False  # whether nodes with GPUs are added when a run asks for them
     steps: dict[str, Placement] = field(
         default_factory=lambda: {
-            "ingest": Placement(image=SMALL_IMAGE, shm=""),
+            "ingest": Placement(image=SMALL_IMAGE, cpu="1", memory="1Gi", shm="", timeout_minutes=12 * 60),
             "train": Placement(timeout_minutes=12 * 60),
             "evaluate": Placement(),
             "export": Placement(),
@@ -80,6 +84,10 @@ class Settings:
     def __post_init__(self) -> None:
         require(self.deadline_hours >= 1, "deadline_hours", self.deadline_hours, "be at least 1")
         require(self.ttl_hours >= 1, "ttl_hours", self.ttl_hours, "be at least 1")
+
+    def placement(self, step: str) -> Placement:
+        """Of a step, by name."""
+        return self.steps["ingest" if step in INGESTING else step]
 
     def without_retries(self) -> "Settings":
         """For this machine, where a failure is for a person to see."""
@@ -139,7 +147,7 @@ def _changed(whole: Whole, changes: Mapping[str, Any], where: str) -> Whole:
         raise UserError(f"{where}: {error}") from None
 
 
-_NAMES = {str: "a string", int: "a whole number", dict: "a table", list: "a list"}
+_NAMES = {str: "a string", int: "a whole number", bool: "true or false", dict: "a table", list: "a list"}
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:

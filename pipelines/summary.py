@@ -3,12 +3,13 @@
 import os
 from typing import Any
 
+from components.dataset.manifest import SPLITS
 from pipelines.local import Run
 
 
 def screen(run: Run) -> str:
     """The summary of a run that ended well."""
-    if [step.name for step in run.steps] == ["ingest"]:
+    if run.steps[-1].name == "ingest":
         return f"\n{run.metadata('ingest', 'dataset')['reason']}"
     verdict = run.read("evaluate", "verdict")
     release = run.read("export", "release")
@@ -20,8 +21,7 @@ def screen(run: Run) -> str:
             **release["parity"]
         ),
     }
-    times = [f"  {step.name:<9}{step.seconds:6.1f} s   {notes[step.name]}" for step in run.steps]
-    total = sum(step.seconds for step in run.steps)
+    times = [f"  {name:<9}{seconds:6.1f} s   {notes.get(name, '')}".rstrip() for name, seconds in durations(run)]
     folder = release["onnx"].rpartition("/")[0]
     places = {"model": f"{folder}/weights.safetensors", "report": release["report"], "ONNX": release["onnx"]}
     return "\n".join(
@@ -31,13 +31,19 @@ def screen(run: Run) -> str:
             *(f"  {reason}" for reason in verdict["reasons"]),
             "",
             *times,
-            f"  {'total':<9}{total:6.1f} s",
             "",
             *(f"  {name:<9}{shown(place)}" for name, place in places.items()),
             "",
             f"Try next: retrain predict IMAGE.png{elsewhere(release)}",
         ]
     )
+
+
+def durations(run: Run) -> list[tuple[str, float]]:
+    """How long everything took, in seconds, and the whole; to ingest are plan and shards, which run at once."""
+    start, steps = run.steps[0].start, {step.name: step for step in run.steps}
+    after = [(name, steps[name].seconds) for name in ("train", "evaluate", "export")]
+    return [("ingest", steps["ingest"].end - start), *after, ("total", run.steps[-1].end - start)]
 
 
 def headline(verdict: dict[str, Any], release: dict[str, Any]) -> str:
@@ -52,9 +58,10 @@ def headline(verdict: dict[str, Any], release: dict[str, Any]) -> str:
 
 
 def ingested(metadata: dict[str, Any]) -> str:
-    """Which dataset, and whether it was there already."""
+    """Which dataset, how large, and whether it was there already."""
     state = "was in the store already, reused" if metadata["reused"] else "written to the store"
-    return f"dataset {metadata['digest'][:12]} {state}"
+    images = sum(metadata[split] for split in SPLITS)
+    return f"dataset {metadata['digest'][:12]}: {images:,} images of {metadata['classes']} classes, {state}"
 
 
 def trained(metadata: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What many tests start from."""
 
+import inspect
 import os
 import shutil
 import signal
@@ -8,13 +9,15 @@ from typing import NamedTuple
 
 import pytest
 
-from components.ingest.ingest import ingest
-from components.ingest.interface import Ingest
 from components.storage import DirectoryStore
 from tests.samples import write_folder
 
 # A shell that starts the tests in the background has SIGINT ignored, and every process that a test starts would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# kfp asks for the whole stack at every property of a task; of a frame whose file is in no module inspect looks through
+# all the modules. `python -m pytest` and xdist have such frames: to compile the pipeline took eight times as long.
+inspect.modulesbyfile.update({"<frozen runpy>": "runpy", "<string>": "__main__"})
 
 
 @pytest.fixture
@@ -32,9 +35,9 @@ def store(tmp_path: Path) -> DirectoryStore:
 @pytest.fixture
 def tiny_dataset(idx_folder: Path, store: DirectoryStore, tmp_path: Path) -> Path:
     """The manifest of `idx_folder`, ingested into `store`."""
-    manifest = tmp_path / "dataset"
-    ingest(Ingest(source=str(idx_folder), store=store.uri, dataset=manifest, decision=tmp_path / "decision"))
-    return manifest
+    from tests.ingestion import make_dataset
+
+    return make_dataset(idx_folder, store.uri, tmp_path)
 
 
 class Ingested(NamedTuple):
@@ -47,24 +50,23 @@ class Ingested(NamedTuple):
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory: pytest.TempPathFactory) -> Ingested:
     """The real MNIST, downloaded unless it is in the cache."""
+    from tests.ingestion import make_dataset
+
     room = tmp_path_factory.mktemp("mnist")
     store = DirectoryStore(room / "store")
-    ingest(Ingest(source="mnist", store=store.uri, dataset=room / "dataset", decision=room / "decision"))
-    return Ingested(room / "dataset", store)
+    return Ingested(make_dataset("mnist", store.uri, room), store)
 
 
 @pytest.fixture(scope="session")
 def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from components.train.interface import Train
     from components.train.train import train
+    from tests.ingestion import make_dataset
 
     room = tmp_path_factory.mktemp("trained")
     store = str(room / "store")
-    source = str(write_folder(room / "idx"))
-    ingest(Ingest(source=source, store=store, dataset=room / "dataset", decision=room / "decision"))
-    train(
-        Train(dataset=room / "dataset", store=store, epochs=2, batch_size=32, model=room / "model", metrics=room / "m")
-    )
+    dataset = make_dataset(write_folder(room / "idx"), store, room)
+    train(Train(dataset=dataset, store=store, epochs=2, batch_size=32, model=room / "model", metrics=room / "m"))
     return room / "model"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 CLASSES = 10
 
@@ -34,4 +35,24 @@ def write_folder(folder: Path, suffix: str = "") -> Path:
         images, labels = drawn_images(per_class, seed)
         write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
+    return folder
+
+
+def write_tree(folder: Path, per_class: int = 40) -> Path:
+    """Writes a folder a class with JPEG files of many sizes: coloured discs, squares and stripes."""
+    random = np.random.default_rng(0)
+    for name in ("disc", "square", "stripes"):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            width, height = random.integers(40, 100, 2)
+            across, down = np.abs(np.meshgrid(np.arange(width) - width / 2, np.arange(height) - height / 2))
+            radius = min(width, height) * random.uniform(0.25, 0.4)
+            drawn = {
+                "disc": across**2 + down**2 < radius**2,
+                "square": np.maximum(across, down) < radius,
+                "stripes": across // random.integers(4, 9) % 2 == 0,
+            }[name]
+            pixels = np.where(drawn[..., None], random.integers(150, 256, 3), random.integers(0, 100, 3))
+            noisy = pixels + random.normal(0, 8, pixels.shape)
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / name / f"{number}.jpg", quality=90)
     return folder

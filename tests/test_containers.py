@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import docker
 import pytest
-from moto.server import ThreadedMotoServer
+from PIL import Image
 
 from components.registry import champion
 from components.storage import S3Store
@@ -25,7 +25,8 @@ from pipelines.placement import USER
 from pipelines.settings import SMALL_IMAGE, TRAIN_IMAGE
 from pipelines.terminal import Terminal
 from tests.commands import RETRAIN, retrain
-from tests.samples import write_folder
+from tests.samples import drawn_images, write_folder
+from tests.servers.moto import moto_server
 
 IMAGES = (SMALL_IMAGE, TRAIN_IMAGE)
 
@@ -49,7 +50,9 @@ pytestmark = [
     ),
 ]
 
-STEPS = {"ingest": SMALL_IMAGE, "train": TRAIN_IMAGE, "evaluate": TRAIN_IMAGE, "export": TRAIN_IMAGE}
+STEPS = dict.fromkeys(("plan", "shard", "ingest"), SMALL_IMAGE) | dict.fromkeys(
+    ("train", "evaluate", "export"), TRAIN_IMAGE
+)
 
 CONFINED = {"read_only": True, "tmpfs": {"/tmp": ""}, "cap_drop": ["ALL"], "network_mode": "none"}
 
@@ -73,18 +76,14 @@ def nothing_left(client: docker.DockerClient) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
     """The URI of a store on an S3 server on loopback, which this process and its children find by their environment."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    with moto_server() as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", url)
         patch.setenv("AWS_REGION", "us-east-1")
         patch.setenv("AWS_ACCESS_KEY_ID", "test")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
         store = S3Store(f"s3://{uuid4()}/retrain")
         store.client.make_bucket(store.bucket)
         yield store.uri
-    server.stop()
 
 
 class Finished(NamedTuple):
@@ -218,7 +217,7 @@ def test_an_image_that_cannot_be_had_is_a_users_mistake(tmp_path: Path) -> None:
     ("flags", "code", "sentence"),
     [
         (["--learning-rate", "1e30", "--epochs", "3"], 1, "error: train: "),
-        (["--source", "/nowhere"], 2, "error: ingest: source must be "),
+        (["--source", "/nowhere"], 2, "error: plan: source '/nowhere' does not exist"),
     ],
 )
 def test_a_step_that_fails_in_its_container_fails_the_run_with_its_sentence_and_code(
@@ -246,6 +245,28 @@ def test_an_interrupt_stops_and_removes_the_container(
     assert error == "error: interrupted; nothing half-written was left in the store\n"
     assert time.monotonic() - start < 8  # it was told to stop, and did not have to be killed
     assert [path for path in tmp_path.rglob("*") if "aside" in path.name] == []
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="on one core the workers run one after the other")
+def test_an_interrupt_stops_and_removes_the_containers_of_all_the_workers(tmp_path: Path, nothing_left: None) -> None:
+    for number, image in enumerate(drawn_images(1, seed=0)[0]):
+        (tmp_path / "tree" / str(number)).mkdir(parents=True)
+        Image.fromarray(image).save(tmp_path / "image.png")
+        for copy in range(4_000):  # 40,000 files are two chunks
+            os.link(tmp_path / "image.png", tmp_path / "tree" / str(number) / f"{copy}.png")
+        (tmp_path / "image.png").unlink()
+    command = [RETRAIN, "run", "--runner", "docker", "--source", str(tmp_path / "tree"), "--ingest-workers", "2"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        started: set[str] = set()
+        while len(started) < 2:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            started |= set(re.findall(r"^shard ./2(?= +started$)", line))
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert error == "error: interrupted; nothing half-written was left in the store\n"
 
 
 def test_sigterm_reaches_python_through_the_entry_point(

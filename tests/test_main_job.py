@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from components.dataset.manifest import read_manifest
-from components.dataset.shards import read_split
+from components.loader.batches import batches
 from components.storage import DirectoryStore
 from tests.browser import CHROMIUM, MISSING, screenshot
 from tests.commands import release, retrain
@@ -53,7 +53,7 @@ def test_the_champion_reads_real_digits_from_png_and_jpeg_files(finished: tuple[
     folder = finished[0]
     store = DirectoryStore(folder / "retrain-store")
     run = max((store.root / "runs").glob("retrain-*"))
-    images, labels = read_split(store, read_manifest(run / "ingest" / "dataset"), "test")
+    images, labels = next(batches(store, read_manifest(run / "ingest" / "dataset"), "test", (28, 28, 1)))
     for index in range(20):
         picture = Image.fromarray(images[index, :, :, 0])
         picture.save(folder / f"{index}.png")

@@ -8,7 +8,7 @@ from pipelines.parameters import STEPS, parameters
 
 UI = Path(__file__).parent.parent / "docs" / "ui.md"
 
-PLAIN = {("Train", "model"), ("Evaluate", "verdict"), ("Ingest", "decision")}
+PLAIN = {("Plan", "plan"), ("Plan", "workers"), ("Ingest", "decision"), ("Train", "model"), ("Evaluate", "verdict")}
 """Artifacts of which the UI shows no more than that they are there."""
 
 

@@ -10,6 +10,7 @@ import click
 
 from components import step
 from components.step import StepError, UserError
+from pipelines.cores import cores
 from pipelines.parameters import check, parameters
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ RUNNER = "What a step runs in: a process of its own, or a container."
 
 def pipeline_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds one option a pipeline parameter."""
+    here = {"store": LOCAL_STORE, "ingest_workers": cores()}
     for field in reversed(parameters()):
-        default = LOCAL_STORE if field.name == "store" else field.default
+        default = here.get(field.name, field.default)
         kind: Any = click.Choice(["true", "false"]) if field.type is bool else field.type
         shown = str(default).lower() if field.type is bool else default
         among = f" One of {', '.join(field.choices)}." if field.choices else ""
@@ -41,6 +43,13 @@ def pipeline_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--image", help="The image of every step's container, in place of the pipeline's.")
 def run(runner: str, image: str | None, **values: Any) -> None:
     """Runs the compiled pipeline on this machine, each step a process or a container of its own."""
+    arguments = {field.name: typed(field, values[field.name]) for field in parameters()}
+    check(arguments)
+    if image and runner == "process":
+        raise UserError(f"--image {image} needs --runner docker; a process has no image")
+    arguments["store"], runs = local_store(arguments["store"])
+
+    # Not before: they bring kfp, which takes longer than to tell a mistake.
     from pipelines import summary
     from pipelines.local import RunFailed
     from pipelines.local import run as run_pipeline
@@ -48,11 +57,6 @@ def run(runner: str, image: str | None, **values: Any) -> None:
     from pipelines.settings import STOCK
     from pipelines.terminal import Terminal
 
-    arguments = {field.name: typed(field, values[field.name]) for field in parameters()}
-    check(arguments)
-    if image and runner == "process":
-        raise UserError(f"--image {image} needs --runner docker; a process has no image")
-    arguments["store"], runs = local_store(arguments["store"])
     terminal = Terminal()
     settings = with_image(STOCK.without_retries(), image)
     execute = execution(runner, arguments, runs.parent, settings, terminal)
@@ -80,17 +84,17 @@ def with_image(settings: "Settings", image: str | None) -> "Settings":
 def execution(
     runner: str, arguments: dict[str, Any], artifacts: Path, settings: "Settings", terminal: "Terminal"
 ) -> "Execute":
-    """How the steps are run; a source folder becomes one that a container finds, too."""
+    """How the steps are run; a source on this machine becomes one that a container finds, too."""
     if runner == "process":
         from pipelines.local import execute
 
         return execute
     from pipelines.containers import Containers
 
-    folder = Path(arguments["source"]).expanduser().resolve()
-    readable = [folder] if arguments["source"] != "mnist" and folder.is_dir() else []
-    arguments["source"] = str(folder) if readable else arguments["source"]
-    containers = Containers(artifacts, readable)
+    source = Path(arguments["source"]).expanduser().resolve()
+    here = arguments["source"] != "mnist" and source.exists()
+    arguments["source"] = str(source) if here else arguments["source"]
+    containers = Containers(artifacts, [source if source.is_dir() else source.parent] if here else [])
     for image in sorted({placement.image for placement in settings.steps.values()}):
         containers.require(image, terminal)
     return containers.execute

@@ -21,6 +21,12 @@ def test_a_line_says_how_far_how_fast_and_how_long_still() -> None:
     assert line == "read 25%, 50 images/s, 6 s left, loss 0.5"
 
 
+def test_where_nobody_knows_the_total_a_line_says_how_many_and_how_fast() -> None:
+    progress = Progress("list", None, "files")
+    progress.done = 1_000_000
+    assert progress.line(now=progress.start + 20.0) == "list 1,000,000 files, 50,000 files/s"
+
+
 def test_nothing_to_do_is_done(capsys: pytest.CaptureFixture[str]) -> None:
     Progress("read", 0, "images").advance(0)
     assert "100%" in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_metadata_is_written_where_kfp_looks_for_it(tmp_path: Path) -> None:
     assert written == {"artifacts": {"painted": {"artifacts": [{**artifact, "metadata": {"coats": 2}}]}}}
 
 
-@pytest.mark.parametrize("name", ["ingest", "train", "evaluate", "export"])
+@pytest.mark.parametrize("name", ["plan", "shard", "ingest", "train", "evaluate", "export"])
 def test_every_steps_help_needs_no_torch(name: str) -> None:
     script = f"import sys, runpy; sys.modules['torch'] = None; runpy.run_module('components.{name}.interface')"
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -23,7 +23,7 @@ OVERLAY = {"stock": "kubeflow", "kind": "kind", "minio": "kind", "production": "
 INEXPRESSIBLE = ["it has a service account's token", "main: its root can be written"]
 """KFP's launcher, in the step's own container, calls Kubernetes; the admin adds components/read-only-root."""
 
-STEPS = {"ingest", "train", "evaluate", "export"}
+STEPS = {"plan", "shard", "ingest", "train", "evaluate", "export"}
 
 UNITS: dict[str, int | Decimal] = {"": 1, "m": Decimal("0.001"), "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 

@@ -10,6 +10,7 @@ import pytest
 from components.registry import Version, promote, publish
 from components.storage import DirectoryStore
 from pipelines.comparison import compared, main, summarize
+from tests.pipelines.published import STEPS
 
 FACTS = {
     "accepted": True,
@@ -32,7 +33,7 @@ def version(store: DirectoryStore, tmp_path: Path, name: str, **facts: Any) -> V
 
 def report(store: DirectoryStore, **changes: Any) -> dict[str, Any]:
     """What `retrain submit --wait --json` prints of a run that succeeded."""
-    steps = {name: {"state": "SUCCEEDED", "seconds": 61.4} for name in ("ingest", "train", "evaluate", "export")}
+    steps = {name: {"state": "SUCCEEDED", "seconds": 61.4} for name in STEPS}
     parameters = {"store": store.uri, "model_name": "canary"}
     known = {
         "run_id": "the-run",

@@ -1,6 +1,7 @@
 """What is told of a run while it goes on."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -75,6 +76,13 @@ def test_a_log_hears_of_a_long_step_now_and_then(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("pipelines.narration.QUIET_SECONDS", -1)
     narrator.show(run(train="RUNNING"))
     assert log.getvalue() == "train     started\ntrain     running, 2 min\n"
+
+
+def test_of_a_step_with_several_parts_it_is_told_how_many_are_done() -> None:
+    screen = FakeTerminal()
+    going = run(shard="RUNNING")
+    Narrator(Terminal(screen)).show(replace(going, steps=(replace(going.steps[0], parts=8, done=3),)))
+    assert screen.getvalue() == "shard     started\nshard     running, 3 of 8 done, 2 min"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import yaml
 from pipelines.retrain import compile
 from pipelines.settings import SMALL_IMAGE, STOCK, TRAIN_IMAGE, Settings, read_settings
 
-STEPS = ("ingest", "train", "evaluate", "export")
+STEPS = ("plan", "shard", "ingest", "train", "evaluate", "export")
 
 
 def compiled(folder: Path, settings: Settings = STOCK) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -26,17 +26,29 @@ def changed(folder: Path, toml: str, environment: str = "") -> Settings:
     return read_settings(folder / "settings.toml", environment)
 
 
-def test_ingest_runs_in_the_small_image_and_what_needs_torch_in_the_other(tmp_path: Path) -> None:
+def test_the_ingestion_runs_in_the_small_image_and_what_needs_torch_in_the_other(tmp_path: Path) -> None:
     containers, _ = compiled(tmp_path)
     images = {name: container["image"] for name, container in containers.items()}
-    assert images == {"ingest": SMALL_IMAGE, "train": TRAIN_IMAGE, "evaluate": TRAIN_IMAGE, "export": TRAIN_IMAGE}
+    small, train = dict.fromkeys(STEPS[:3], SMALL_IMAGE), dict.fromkeys(STEPS[3:], TRAIN_IMAGE)
+    assert images == small | train
+
+
+def test_one_section_places_plan_shards_and_ingest(tmp_path: Path) -> None:
+    toml = '[steps.ingest]\nimage = "mine:1"\nmemory = "3Gi"\nretries = 7\nnode_selector = {pool = "io"}'
+    containers, pods = compiled(tmp_path, changed(tmp_path, toml))
+    for step in STEPS[:3]:
+        assert containers[step]["image"] == "mine:1"
+        assert containers[step]["resources"]["resourceMemoryLimit"] == "3Gi"
+        assert pods[step]["nodeSelector"] == {"labels": {"pool": "io"}}
+    assert (tmp_path / "retrain.yaml").read_text().count("maxRetryCount: 7") == 3
 
 
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_has_requests_and_limits(step: str, tmp_path: Path) -> None:
     resources = compiled(tmp_path)[0][step]["resources"]
-    assert resources["resourceCpuLimit"] == resources["resourceCpuRequest"] == "2"
-    assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"] == "4Gi"
+    cpu, memory = ("1", "1Gi") if step in STEPS[:3] else ("2", "4Gi")
+    assert resources["resourceCpuLimit"] == resources["resourceCpuRequest"] == cpu
+    assert resources["resourceMemoryLimit"] == resources["resourceMemoryRequest"] == memory
 
 
 def test_only_training_asks_for_gpus_as_many_as_the_run_says(tmp_path: Path) -> None:
@@ -89,7 +101,7 @@ def test_web_identity_needs_no_secret(tmp_path: Path) -> None:
 def test_retries_wait_longer_each_time_and_attempts_end(tmp_path: Path) -> None:
     compile(tmp_path / "retrain.yaml")
     spec, platform = yaml.safe_load_all((tmp_path / "retrain.yaml").read_text())
-    tasks = {**spec["root"]["dag"]["tasks"], **spec["components"]["comp-condition-1"]["dag"]["tasks"]}
+    tasks = {**spec["root"]["dag"]["tasks"], **spec["components"]["comp-condition-2"]["dag"]["tasks"]}
     assert tasks["train"]["retryPolicy"] == {
         "maxRetryCount": 2,
         "backoffDuration": "30s",
@@ -119,7 +131,7 @@ def test_an_environment_goes_on_top_of_the_file_and_the_file_on_top_of_the_defau
     containers, pods = compiled(tmp_path, changed(tmp_path, toml, "production"))
     assert containers["train"]["resources"]["resourceMemoryLimit"] == "16Gi"
     assert containers["train"]["resources"]["resourceCpuLimit"] == "8"
-    assert containers["ingest"]["resources"]["resourceCpuLimit"] == "2"
+    assert containers["evaluate"]["resources"]["resourceCpuLimit"] == "2"
     assert {"name": "AWS_ENDPOINT_URL", "value": "https://s3.example.com"} in containers["ingest"]["env"]
     assert pods["train"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
     assert pods["train"]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]

@@ -50,7 +50,7 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
     expected = {
         field.flag: (
             "outputs" if isinstance(field.artifact, step.Out) else "inputs",
-            "artifacts" if field.artifact and field.artifact.type != "String" else "parameters",
+            "artifacts" if field.is_file else "parameters",
             field.name,
         )
         for field in step.fields(interface)
@@ -60,16 +60,14 @@ def test_every_compiled_flag_carries_the_field_of_its_name(compiled: dict[str, A
 
 @pytest.mark.parametrize("interface", STEPS)
 def test_the_command_line_takes_the_compiled_arguments(compiled: dict[str, Any], interface: type) -> None:
-    values = {field.name: str(field.default if not field.required else "path") for field in step.fields(interface)}
+    expected = {field.name: field.type("7") if field.required else field.default for field in step.fields(interface)}
     arguments = [
-        PLACEHOLDER.sub(lambda match: values[match.group(3)], argument).replace("{{$}}", "{}")
+        PLACEHOLDER.sub(lambda match: str(expected[match.group(3)]), argument).replace("{{$}}", "{}")
         for argument in container(compiled, interface)["args"]
     ]
     given = vars(step.parser(interface).parse_args(arguments))
     assert given.pop("executor_input") == {}
-    for field in step.fields(interface):
-        expected = field.default if not field.required else field.type("path")
-        assert given[field.name] == expected
+    assert given == expected
 
 
 def test_every_parameter_has_a_description_and_a_default_that_the_ui_shows(compiled: dict[str, Any]) -> None:
@@ -94,8 +92,11 @@ def tasks(compiled: dict[str, Any]) -> dict[str, Any]:
 def test_the_steps_follow_each_other(compiled: dict[str, Any]) -> None:
     after = {name: set(task.get("dependentTasks", [])) for name, task in tasks(compiled).items()}
     assert after == {
-        "ingest": set(),
-        "condition-1": {"ingest"},
+        "plan": set(),
+        "for-loop-1": {"plan"},
+        "shard": set(),
+        "ingest": {"plan", "for-loop-1"},
+        "condition-2": {"ingest"},
         "train": set(),
         "evaluate": {"train"},
         "export": {"train", "evaluate"},
@@ -107,10 +108,31 @@ def test_export_is_told_the_id_of_the_run(compiled: dict[str, Any]) -> None:
     assert told == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
 
 
-def test_nothing_but_ingest_runs_without_a_reason(compiled: dict[str, Any]) -> None:
-    condition = tasks(compiled)["condition-1"]["triggerPolicy"]["condition"]
+def test_nothing_but_the_ingestion_runs_without_a_reason(compiled: dict[str, Any]) -> None:
+    condition = tasks(compiled)["condition-2"]["triggerPolicy"]["condition"]
     assert condition == "inputs.parameter_values['pipelinechannel--ingest-decision'] == 'retrain'"
-    assert set(compiled["root"]["dag"]["tasks"]) == {"ingest", "condition-1"}
+    assert set(compiled["root"]["dag"]["tasks"]) == {"plan", "for-loop-1", "ingest", "condition-2"}
+    assert set(compiled["components"]["comp-for-loop-1"]["dag"]["tasks"]) == {"shard"}
+
+
+def test_the_loop_over_the_workers_gets_whole_numbers_and_the_number_of_them(compiled: dict[str, Any]) -> None:
+    assert compiled["components"]["comp-plan"]["outputDefinitions"]["parameters"] == {
+        "plan": {"parameterType": "STRING"},
+        "workers": {"parameterType": "LIST"},
+    }
+    iterator = tasks(compiled)["for-loop-1"]["parameterIterator"]
+    workers, item = iterator["items"]["inputParameter"], iterator["itemInput"]
+    source = tasks(compiled)["for-loop-1"]["inputs"]["parameters"][workers]
+    assert source == {"taskOutputParameter": {"outputParameterKey": "workers", "producerTask": "plan"}}
+    # Where the item is a STRING, the backend hands on "0" for 0, which a step that wants a number is refused.
+    inputs = compiled["components"]["comp-for-loop-1"]["inputDefinitions"]["parameters"]
+    assert inputs[item] == {"parameterType": "NUMBER_INTEGER"}
+    shard = tasks(compiled)["shard"]["inputs"]["parameters"]
+    assert shard["worker"] == {"componentInputParameter": item}
+    assert shard["workers"] == {"componentInputParameter": "pipelinechannel--ingest_workers"}
+    assert shard["plan"] == {"componentInputParameter": "pipelinechannel--plan-plan"}
+    planned = tasks(compiled)["plan"]["inputs"]["parameters"]["ingest_workers"]
+    assert planned == {"componentInputParameter": "ingest_workers"}
 
 
 def test_metrics_confusion_report_and_summary_are_typed_for_the_ui(compiled: dict[str, Any]) -> None:
@@ -126,8 +148,9 @@ def test_metrics_confusion_report_and_summary_are_typed_for_the_ui(compiled: dic
 
 
 def test_no_step_is_taken_from_kfps_cache(compiled: dict[str, Any]) -> None:
-    options = {name: task["cachingOptions"] for name, task in tasks(compiled).items() if name != "condition-1"}
-    assert options == {"ingest": {}, "train": {}, "evaluate": {}, "export": {}}  # {}: enableCache is false
+    options = {name: task.get("cachingOptions") for name, task in tasks(compiled).items()}
+    groups = {"for-loop-1": None, "condition-2": None}
+    assert options == groups | {interface.__name__.lower(): {} for interface in STEPS}  # {}: enableCache is false
 
 
 def test_compiling_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:

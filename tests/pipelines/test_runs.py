@@ -30,10 +30,12 @@ def test_a_runs_steps_are_its_tasks_without_drivers_groups_and_executors(
 ) -> None:
     run_id = running(kubeflow_server)
     kubeflow_server.tasks(
-        run_id, {"root": "RUNNING", "ingest": "SUCCEEDED", "condition-1": "RUNNING", "train": "RUNNING"}
+        run_id, {"root": "RUNNING", "ingest": "SUCCEEDED", "condition-2": "RUNNING", "train": "RUNNING"}
     )
     run = get(kubeflow, run_id)
     assert [(step.name, step.state) for step in run.steps] == [
+        ("plan", "PENDING"),
+        ("shard", "PENDING"),
         ("ingest", "SUCCEEDED"),
         ("train", "RUNNING"),
         ("evaluate", "PENDING"),
@@ -42,6 +44,30 @@ def test_a_runs_steps_are_its_tasks_without_drivers_groups_and_executors(
     assert (run.name, run.parameters, run.ended) == ("nightly", {"epochs": 3}, False)
     assert run.finished is None
     assert run.step("evaluate").seconds is None
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "done", "ended"),
+    [
+        ([""] * 3, "PENDING", 0, False),
+        (["RUNNING", "PENDING", ""], "RUNNING", 0, False),
+        (["SUCCEEDED", "SUCCEEDED", ""], "RUNNING", 2, False),
+        (["SUCCEEDED", "PENDING", "PENDING"], "RUNNING", 1, False),
+        (["SUCCEEDED", "FAILED", "RUNNING"], "FAILED", 1, False),
+        (["SUCCEEDED", "FAILED", "SUCCEEDED"], "FAILED", 2, True),
+        (["SUCCEEDED"] * 3, "SUCCEEDED", 3, True),
+    ],
+)
+def test_a_step_in_a_loop_is_one_step_of_several_parts(
+    states: list[str], state: str, done: int, ended: bool, kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
+) -> None:
+    run_id = running(kubeflow_server)
+    kubeflow_server.tasks(run_id, {"plan": "SUCCEEDED", "shard": states})
+    run = get(kubeflow, run_id)
+    assert [step.name for step in run.steps] == list(STEPS)
+    shard = run.step("shard")
+    assert (shard.state, shard.done, shard.parts, shard.end is not None) == (state, done, 3, ended)
+    assert (run.step("plan").parts, run.step("train").parts) == (1, 1)
 
 
 def test_a_step_that_this_version_does_not_know_is_shown_after_the_others(
@@ -72,11 +98,11 @@ def test_a_run_whose_condition_was_false_has_stopped_without_a_model(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
 ) -> None:
     run_id = running(kubeflow_server)
-    kubeflow_server.tasks(run_id, {"ingest": "SUCCEEDED", "condition-1": "SKIPPED"})
+    kubeflow_server.tasks(run_id, {**dict.fromkeys(STEPS[:3], "SUCCEEDED"), "condition-2": "SKIPPED"})
     kubeflow_server.finish(run_id, "SUCCEEDED")
     run = get(kubeflow, run_id)
     assert run.stopped
-    assert [step.state for step in run.steps] == ["SUCCEEDED", "SKIPPED", "SKIPPED", "SKIPPED"]
+    assert [step.state for step in run.steps] == ["SUCCEEDED"] * 3 + ["SKIPPED"] * 3
 
 
 def test_a_run_that_was_cancelled_is_so_although_argo_calls_it_failed(

@@ -28,6 +28,8 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path: Path) -> None
         ('[steps.trian]\ncpu = "1"', "unknown step 'trian'; did you mean 'train'?"),
         ('[steps.train]\nmemmory = "1Gi"', "steps.train: unknown setting 'memmory'; did you mean 'memory'?"),
         ("region = 1", "region must be a string, not 1"),
+        ("autoscaled_gpu = true", "unknown setting 'autoscaled_gpu'; did you mean 'autoscaled_gpus'?"),
+        ("autoscaled_gpus = 1", "autoscaled_gpus must be true or false, not 1"),
         ("steps = 3", "steps must be a table, not 3"),
         ("[steps.train]\nretries = -1", "steps.train: retries must be at least 0, not -1"),
         ("[steps.train]\nretries = true", "steps.train: retries must be a whole number, not True"),

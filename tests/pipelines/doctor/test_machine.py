@@ -8,16 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from components.storage import S3Store
 from pipelines.doctor import machine
 from pipelines.doctor.finding import Check, Finding, examine
+from tests.servers.moto import Quiet, moto_server
 
 
 def states(found: list[Finding]) -> dict[str, str]:
@@ -198,25 +196,10 @@ def test_the_disk_is_the_one_that_a_new_store_would_be_on(tmp_path: Path) -> Non
 @contextmanager
 def server(ignoring: str = "", seconds_behind: float = 0.0) -> Iterator[str]:
     """The URL of an S3 server with a fault: a request header that it does not see, or a clock that is wrong."""
-    moto = DomainDispatcherApplication(create_backend_app)
 
-    def application(environ: Any, start_response: Any) -> Any:
-        environ.pop("HTTP_" + ignoring.upper().replace("-", "_"), None)
-        return moto(environ, start_response)
-
-    class Handler(WSGIRequestHandler):
+    class Handler(Quiet):
         def date_time_string(self, timestamp: float | None = None) -> str:
             return super().date_time_string(time.time() - seconds_behind)
 
-        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            pass
-
-    serving = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
-    thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{serving.server_port}"
-    finally:
-        serving.shutdown()
-        thread.join()
-        serving.server_close()
+    with moto_server(ignoring, Handler) as url:
+        yield url
