@@ -17,8 +17,8 @@ run: setup  ## Train, judge, export and register the real MNIST through the comp
 test: setup  ## Run all the tests.
 	$(BIN)/python -m pytest
 
-test-unit: setup  ## Run the quick tests.
-	$(BIN)/python -m pytest -m "not slow"
+test-unit: setup  ## Run the quick tests, a process on each core.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto
 
 # The names of the images have one home, the settings.
 image = $(shell sed -n 's/^$(1)_IMAGE = "\(.*\)"/\1/p' pipelines/settings.py)

@@ -59,15 +59,15 @@ def publish(store: Store, name: str, files: Mapping[str, Path], facts: Mapping[s
 
     # Listed before anything is looked up or written: a version that another run adds from here on, perhaps of these
     # very files, is met on the way to the next free number.
-    numbers = _numbers(store, name)
+    taken = numbers(store, name)
     if all(store.exists(key) for key in keys.values()):
-        for version in (read_version(store, name, number) for number in reversed(numbers)):
+        for version in (read_version(store, name, number) for number in reversed(taken)):
             if version.digest == digest:
                 return version
 
     for file, key in keys.items():
         store.write(key, files[file])
-    number = max(numbers, default=0) + 1
+    number = max(taken, default=0) + 1
     while True:
         draft = Version(name=name, number=number, digest=digest, files=keys, hashes=hashes, facts=dict(facts))
         store.create(_record(name, number), json.dumps({"schema": SCHEMA, **asdict(draft)}, indent=2).encode())
@@ -96,7 +96,13 @@ def champion(store: Store, name: str) -> Version | None:
 
 def versions(store: Store, name: str) -> Iterator[Version]:
     """Every published version, the oldest first."""
-    return (read_version(store, name, number) for number in _numbers(store, name))
+    return (read_version(store, name, number) for number in numbers(store, name))
+
+
+def numbers(store: Store, name: str) -> list[int]:
+    """The numbers of the published versions, the oldest first."""
+    check_name(name)
+    return sorted(int(Path(key).stem) for key in store.keys(f"models/{name}/versions/"))
 
 
 def read_version(store: Store, name: str, number: int) -> Version:
@@ -133,11 +139,6 @@ def _record(name: str, number: int) -> str:
 def _pointer(name: str) -> str:
     check_name(name)
     return f"models/{name}/champion.json"
-
-
-def _numbers(store: Store, name: str) -> list[int]:
-    check_name(name)
-    return sorted(int(Path(key).stem) for key in store.keys(f"models/{name}/versions/"))
 
 
 def _read(store: Store, key: str) -> bytes | None:

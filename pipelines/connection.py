@@ -42,6 +42,7 @@ def connect(options: Options) -> Iterator[Kubeflow]:
         cookie=secret("KF_PIPELINES_COOKIE"),
         ca=options.ca,
         context=options.context,
+        kubernetes=bool(options.context) or not options.host,
         forward=None if address(options) else Forward(options.kfp_namespace, options.context),
         ui=checked(os.environ.get("KF_PIPELINES_UI_ENDPOINT", ""), "KF_PIPELINES_UI_ENDPOINT") or address(options),
     )

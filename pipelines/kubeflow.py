@@ -181,10 +181,11 @@ class Kubeflow:
         return next((experiment for experiment in listed if experiment.display_name == name), None)
 
     def experiment(self, name: str, namespace: str) -> V2beta1Experiment:
-        """The experiment of that name, created if there is none; two at once get the same one."""
-        found = self.find_experiment(name, namespace)
-        if found is not None:
-            return found
+        """The experiment of that name, created if there is none."""
+        return self.find_experiment(name, namespace) or self.create_experiment(name, namespace)
+
+    def create_experiment(self, name: str, namespace: str) -> V2beta1Experiment:
+        """A new experiment, or the one that another has created meanwhile."""
         wanted = V2beta1Experiment(display_name=name, namespace=namespace or None)
         try:
             answer = self._call("POST", "/experiments", f"create experiment {name!r}", body=wanted)
@@ -293,14 +294,6 @@ class Kubeflow:
         """A new recurring run. Names are not unique: after an Unreachable with `lost` set, look before trying again."""
         doing = f"create recurring run {recurring_run.display_name!r}"
         return self._read(self._call("POST", "/recurringruns", doing, body=recurring_run), "V2beta1RecurringRun")
-
-    def recurring_run(self, recurring_run_id: str) -> V2beta1RecurringRun | None:
-        """A recurring run; None if there is none of that ID."""
-        try:
-            answer = self._call("GET", f"/recurringruns/{recurring_run_id}", "look up the recurring run")
-        except NotFound:
-            return None
-        return self._read(answer, "V2beta1RecurringRun")
 
     def enable(self, recurring_run_id: str) -> None:
         """Lets a recurring run start runs."""

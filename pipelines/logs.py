@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Iterator
 from urllib.parse import quote
 
-import urllib3
-
 from components.step import StepError, UserError, choose
-from pipelines.kubeflow import Connection, Kubeflow
+from pipelines.kubeflow import Kubeflow
 from pipelines.pods import NoPods, Pods, over, waiting
 from pipelines.runs import RunState, get, tasks
 from pipelines.terminal import lines
@@ -23,17 +21,46 @@ FAILURE = '{"error_message":'
 def read(client: Kubeflow, run_id: str, step: str, *, kfp_namespace: str, follow: bool) -> Iterator[str]:
     """The lines of a step's newest attempt; with `follow` as they come, those of later attempts too.
 
+    `step` is its name, or that of one of its parts, such as `shard/3`; the name alone means all of the parts.
     Raises UserError where run or step do not exist or the step has no log yet, StepError where the log is gone.
     """
     run = get(client, run_id)
-    choose("step", step, [known.name for known in run.steps])
-    if run.step(step).state == "SKIPPED":
-        raise UserError(f"{step} was skipped in run {run_id}; it printed nothing")
+    parts = _parts(run, step)
+    if follow and len(parts) > 1:
+        raise UserError(f"{step} has {len(parts)} parts that run at once; follow one of them, such as {parts[0]}")
     try:
         pods = Pods(_namespace(client, kfp_namespace), client.connection.context)
-        yield from _followed(client, pods, run, step) if follow else _printed(pods, run, step)
+        if len(parts) > 1:
+            yield from _together(pods, run, parts)
+        else:
+            yield from _followed(client, pods, run, step) if follow else _printed(pods, run, step)
     except NoPods as error:
         yield from _archived(client, run, step, str(error))
+
+
+def _parts(run: RunState, step: str) -> list[str]:
+    """The parts that are meant: those of a step that has several, or the step itself. Raises UserError."""
+    name, _, part = step.partition("/")
+    choose("step", name, [known.name for known in run.steps])
+    found = run.step(name)
+    if found.state == "SKIPPED":
+        raise UserError(f"{name} was skipped in run {run.id}; it printed nothing")
+    parts = [f"{name}/{number}" for number in range(1, found.parts + 1)]
+    if part and step not in parts:
+        raise UserError(f"{name} had {len(parts)} parts in run {run.id}, {parts[0]} to {parts[-1]}, not {step!r}")
+    return [step] if part or len(parts) == 1 else parts
+
+
+def _together(pods: Pods, run: RunState, parts: list[str]) -> Iterator[str]:
+    """The logs of several parts, one after the other; of those that have none, nothing."""
+    missing = []
+    for part in parts:
+        try:
+            yield from (f"{part}  {line}" for line in _printed(pods, run, part))
+        except (NoPods, UserError) as error:
+            missing.append(error)
+    if len(missing) == len(parts):
+        raise missing[0]
 
 
 def _namespace(client: Kubeflow, kfp_namespace: str) -> str:
@@ -75,18 +102,21 @@ def _followed(client: Kubeflow, pods: Pods, run: RunState, step: str) -> Iterato
 
 
 def _ended(run: RunState, step: str) -> bool:
-    return run.ended or run.step(step).end is not None
+    return run.ended or run.step(step.partition("/")[0]).end is not None
 
 
 def _archived(client: Kubeflow, run: RunState, step: str, why: str) -> Iterator[str]:
-    """The archived log. Of a step that was tried several times it is the first attempt's that was archived."""
+    """The archived log. Of a step that was tried several times it is the first attempt's that was archived.
+
+    The server does not say which of its parts is which: it is all of them or none.
+    """
     found = client.run(run.id)
-    node = tasks(found).get(step) if found else None
+    nodes = tasks(found).get(step, []) if found else []
     # The task's child is the node of its executor, under whose ID the server finds what Argo archived.
-    children = [child.pod_name for child in (node and node.child_tasks) or [] if child.pod_name]
+    children = [[child.pod_name for child in node.child_tasks or [] if child.pod_name] for node in nodes]
     empty = True
-    for child in children[:1]:
-        for line in _from_server(client, run.id, child):
+    for first in [pods[0] for pods in children if pods]:
+        for line in _from_server(client, run.id, first):
             empty = False
             yield line
     if empty:
@@ -98,26 +128,7 @@ def _archived(client: Kubeflow, run: RunState, step: str, why: str) -> Iterator[
 def _from_server(client: Kubeflow, run_id: str, node: str) -> Iterator[str]:
     """The lines that the server has archived of a node; none where it has nothing."""
     path = f"/apis/v1alpha1/runs/{quote(run_id, safe='')}/nodes/{quote(node, safe='')}/log"
-    for line in lines(_stream(client.connection, path, "read the archived log")):
+    for line in lines(client.connection.stream(path, "read the archived log")):
         if line.startswith(FAILURE):
             return
         yield line
-
-
-def _stream(connection: Connection, path: str, doing: str) -> Iterator[bytes]:
-    """The bytes that the server sends, as they come; none where it knows no such path, as the UI's proxy."""
-    url = (connection.forward.url() if connection.forward else connection.host) + path
-    connection.requests += 1
-    try:
-        response = connection._pool.request(
-            "GET",
-            url,
-            headers=connection._headers(connection.token(), None),
-            redirect=False,
-            preload_content=False,
-        )
-        if response.status == 200 and "html" not in response.headers.get("Content-Type", ""):
-            yield from response.stream(2**16)
-        response.release_conn()
-    except urllib3.exceptions.HTTPError as error:
-        raise connection._broken(error, doing) from None

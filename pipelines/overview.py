@@ -11,9 +11,10 @@ from components.step import UserError
 from pipelines import releases
 from pipelines.cron import next_times
 from pipelines.kubeflow import Kubeflow, Predicate
+from pipelines.parameters import PIPELINE
 from pipelines.releases import Release, Unreadable
 from pipelines.runs import ACTIVE, RunState, get, run_state
-from pipelines.submit import PIPELINE, address, outcome, verdict
+from pipelines.submit import address, outcome, verdict
 
 if TYPE_CHECKING:
     from kfp_server_api import V2beta1RecurringRun, V2beta1Run

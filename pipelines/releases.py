@@ -5,10 +5,9 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
-from components.registry import Version, champion, read_file, read_version
+from components.registry import Version, champion, numbers, read_file, read_version
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, Store, open_store
 from pipelines.parameters import parameters
@@ -79,17 +78,13 @@ def _open(uri: str) -> Store:
 def _look(store: Store, model: str, wanted: set[str], since: datetime | None) -> Shelf:
     best = champion(store, model)
     found: dict[str, Release] = {}
-    for number in _newest_first(store, model) if wanted else ():
+    for number in reversed(numbers(store, model)) if wanted else ():
         version = read_version(store, model, number)
         if (run := version.facts.get("run")) in wanted:
             found[run] = Release(version=version, champion=best is not None and best.number == number)
         if len(found) == len(wanted) or (since and _created(version) < since - SKEW):
             break
     return Shelf(champion=best, runs=found)
-
-
-def _newest_first(store: Store, model: str) -> list[int]:
-    return sorted((int(PurePosixPath(key).stem) for key in store.keys(f"models/{model}/versions/")), reverse=True)
 
 
 def _created(version: Version) -> datetime:

@@ -3,16 +3,19 @@
 import json
 import re
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import reduce
 from importlib.metadata import version as package_version
+from operator import or_
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from kfp_server_api import (
+    V2beta1Experiment,
     V2beta1PipelineVersion,
     V2beta1PipelineVersionReference,
     V2beta1Run,
@@ -22,14 +25,13 @@ from kfp_server_api import (
 from components import step
 from components.step import StepError, UserError, choose
 from pipelines import releases
-from pipelines.kubeflow import Kubeflow, Predicate
-from pipelines.parameters import check, parameters
+from pipelines.kubeflow import Connection, Kubeflow, Predicate
+from pipelines.parameters import PIPELINE, check, parameters
 from pipelines.releases import Release, Unreadable
 from pipelines.runs import RunState, TimedOut
 
 __all__ = ["Order", "Rejected", "Report", "Submitted", "TimedOut"]
 
-PIPELINE = "retrain"
 EXPERIMENT = "retrain"
 LATEST = "latest"
 
@@ -118,15 +120,24 @@ def check_store(uri: str) -> None:
 # Starting
 
 
-def earlier(client: Kubeflow, order: Order, run_id: str) -> Submitted | None:
-    """The run that an order of the same key has started. Raises UserError where that had other parameters."""
-    run = client.run(run_id) if order.key else None
+def earlier(client: Kubeflow, order: Order, run_id: str, experiment: V2beta1Experiment | None) -> Submitted | None:
+    """The run that an order of the same key has started. Raises UserError where that had other parameters.
+
+    It is not looked for where there is no experiment that it could belong to.
+    """
+    run = client.run(run_id) if order.key and experiment else None
     return None if run is None else _same(run, order)
 
 
-def prepare(client: Kubeflow, order: Order, run_id: str, version: V2beta1PipelineVersion) -> V2beta1Run:
+def prepare(
+    client: Kubeflow,
+    order: Order,
+    run_id: str,
+    experiment: V2beta1Experiment | None,
+    version: V2beta1PipelineVersion,
+) -> V2beta1Run:
     """A run that can be started; makes its experiment where there is none."""
-    experiment = client.experiment(order.experiment, client.namespace)
+    experiment = experiment or client.create_experiment(order.experiment, client.namespace)
     return V2beta1Run(
         run_id=run_id,
         display_name=f"{PIPELINE} {datetime.now():%Y-%m-%d %H:%M:%S}",
@@ -158,6 +169,33 @@ def _same(run: V2beta1Run, order: Order) -> Submitted:
     return Submitted(run_id=run.run_id, created=False, parameters=before)
 
 
+def check_gpus(client: Kubeflow, order: Order) -> None:
+    """Raises UserError where the nodes can be seen and none has the GPUs that the run asks for."""
+    given = {field.name: field.default for field in parameters()} | dict(order.parameters)
+    wanted, gpu_type = int(given["gpus"]), given["gpu_type"]
+    most = _most_gpus(client.connection, gpu_type) if wanted else None
+    if most is not None and most[gpu_type] < wanted:
+        there = ", ".join(f"{count} {name}" for name, count in sorted(most.items()))
+        raise UserError(
+            f"no node has {wanted} {gpu_type}, as gpus and gpu_type ask; "
+            f"{f'one has at most {there}' if there else 'none has any GPU'}; give --gpus 0 or another --gpu-type, "
+            "or set autoscaled_gpus = true in the settings if nodes are added on demand"
+        )
+
+
+def _most_gpus(connection: Connection, gpu_type: str) -> Counter[str] | None:
+    """The most GPUs of each type that one node has; None where the nodes cannot be seen from here."""
+    from pipelines.doctor.cluster import Denied, NoKubeconfig, connect, gpus_by_node
+
+    if not connection.kubernetes:
+        return None
+    try:
+        with connect(connection.context) as api:
+            return reduce(or_, gpus_by_node(api, gpu_type), Counter())
+    except (Denied, NoKubeconfig, StepError, UserError):
+        return None
+
+
 def find_version(client: Kubeflow, name: str) -> V2beta1PipelineVersion:
     """A version of the pipeline: of the user's namespace, or else of those that all namespaces share."""
     found = client.pipeline(PIPELINE, client.namespace)
@@ -187,13 +225,7 @@ def _named(client: Kubeflow, pipeline_id: str, name: str) -> V2beta1PipelineVers
 
 def address(client: Kubeflow, run_id: str) -> str:
     """The page of a run in the Kubeflow UI; '' where only the cluster's inside is known."""
-    ui = client.connection.ui
-    parts = urlsplit(ui)
-    if not ui or parts.port == 8888 or (parts.hostname or "").endswith((".svc", ".svc.cluster.local")):
-        return ""
-    if parts.path == "/pipeline":  # behind Kubeflow's dashboard, whose frame it needs to know the namespace
-        return f"{parts.scheme}://{parts.netloc}/_/pipeline/?ns={client.namespace}#/runs/details/{run_id}"
-    return f"{ui}/#/runs/details/{run_id}"
+    return client.connection.page(f"runs/details/{run_id}")
 
 
 # Judging

@@ -9,11 +9,11 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -84,6 +84,8 @@ class Connection:
     """The certificates to trust in place of the system's, PEM."""
     context: str = ""
     """The kubeconfig's context; '' for its current one."""
+    kubernetes: bool = False
+    """Whether `context` leads to the same cluster; a `host` may be anywhere."""
     forward: "Forward | None" = None
     ui: str = ""
     """Where people see Kubeflow, such as `https://kf.example.com/pipeline`; '' where it is not known."""
@@ -92,12 +94,23 @@ class Connection:
     """HTTP requests made so far, every attempt counted."""
 
     def __post_init__(self) -> None:
-        self._pool = urllib3.PoolManager(ssl_context=trust(self.ca), retries=False, timeout=TIMEOUT, maxsize=8)
+        # Reading the system's certificates takes longer than a request.
+        trusted = trust(self.ca) if self.ca or self.host.startswith("https:") else None
+        self._pool = urllib3.PoolManager(ssl_context=trusted, retries=False, timeout=TIMEOUT, maxsize=8)
 
     @property
     def where(self) -> str:
         """The server as messages name it."""
         return f"Kubeflow Pipelines at {self.forward.name if self.forward else self.host}"
+
+    def page(self, path: str) -> str:
+        """A page of the Kubeflow UI, such as `runs/details/1f`; '' where only the cluster's inside is known."""
+        parts = urlsplit(self.ui)
+        if not self.ui or parts.port == 8888 or (parts.hostname or "").endswith((".svc", ".svc.cluster.local")):
+            return ""
+        if parts.path == "/pipeline":  # behind Kubeflow's dashboard, whose frame it needs to know the namespace
+            return f"{parts.scheme}://{parts.netloc}/_/pipeline/?ns={self.namespace}#/{path}"
+        return f"{self.ui}/#/{path}"
 
     def close(self) -> None:
         """Closes what is open."""
@@ -140,25 +153,39 @@ class Connection:
         body: Any,
         upload: tuple[str, bytes] | None,
     ) -> dict[str, Any]:
-        url = (self.forward.url() if self.forward else self.host) + path
         given = {key: value for key, value in query.items() if value not in (None, "")}
-        url += "?" + urlencode(given) if given else ""
         token = self.token()
+        response = self._request(
+            method,
+            path + ("?" + urlencode(given) if given else ""),
+            doing,
+            headers=self._headers(token, body),
+            body=None if body is None else json.dumps(body).encode(),
+            fields=None if upload is None else {"uploadfile": upload},
+        )
+        return self._answer(response, doing, token)
+
+    def stream(self, path: str, doing: str) -> Iterator[bytes]:
+        """The bytes that the server sends, as they come; none where it knows no such path, as the UI's proxy."""
+        headers = self._headers(self.token(), None)
+        response = self._request("GET", path, doing, headers=headers, preload_content=False)
+        try:
+            if response.status == 200 and "html" not in response.headers.get("Content-Type", ""):
+                yield from response.stream(2**16)
+            response.release_conn()
+        except HTTPError as error:
+            raise self._broken(error, doing) from None
+
+    def _request(self, method: str, path: str, doing: str, **given: Any) -> urllib3.BaseHTTPResponse:
+        url = (self.forward.url() if self.forward else self.host) + path
         self.requests += 1
         try:
-            response = self._pool.request(
-                method,
-                url,
-                headers=self._headers(token, body),
-                body=None if body is None else json.dumps(body).encode(),
-                fields=None if upload is None else {"uploadfile": upload},
-                redirect=False,  # a redirection leads to a login page; no token goes there
-            )
+            # A redirection leads to a login page; no token goes there.
+            return self._pool.request(method, url, redirect=False, **given)
         except HTTPError as error:
             if self.forward:
                 self.forward.close()  # the pod behind it may have gone; the next attempt opens another way
             raise self._broken(error, doing) from None
-        return self._answer(response, doing, token)
 
     def _headers(self, token: str | None, body: Any) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "retrain"}

@@ -15,10 +15,9 @@ from kfp_server_api import V2beta1Pipeline, V2beta1PipelineVersion
 
 from components.storage import aside
 from pipelines.kubeflow import Kubeflow, Predicate
+from pipelines.parameters import PIPELINE
 from pipelines.retrain import compile, pipeline
 from pipelines.settings import Settings
-
-PIPELINE = "retrain"
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,7 @@ def upload(kubeflow: Kubeflow, settings: Settings, *, shared: bool = False) -> U
         told = f"SHA-256 {digest(package)} of retrain {installed('retrain')}, compiled by kfp {installed('kfp')}"
         up = found or kubeflow.upload_version(home.pipeline_id, name, package, told)
     version_id = up.pipeline_version_id
-    ui = kubeflow.connection.ui
-    url = f"{ui}/#/pipelines/details/{home.pipeline_id}/version/{version_id}" if ui else ""
+    url = kubeflow.connection.page(f"pipelines/details/{home.pipeline_id}/version/{version_id}")
     return Upload(home.pipeline_id, version_id, up.name or up.display_name, found is None, url)
 
 

@@ -62,6 +62,7 @@ def needs(kubeflow: "Kubeflow", settings: "Settings") -> "Needs":
         service_account=Order.service_account,
         secret=settings.secret,
         gpu_type=defaults["gpu_type"],
+        autoscaled=settings.autoscaled_gpus,
     )
 
 

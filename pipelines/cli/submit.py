@@ -15,6 +15,7 @@ from pipelines.parameters import parameters
 
 if TYPE_CHECKING:
     from pipelines.kubeflow import Kubeflow
+    from pipelines.settings import Settings
     from pipelines.submit import Report
     from pipelines.terminal import Terminal
 
@@ -79,24 +80,40 @@ def submit(
     Exit codes: 0 started, or with --wait accepted; 1 the run failed; 2 a mistake of yours; 3 the model was rejected; 4
     timeout; 5 the server cannot be reached.
     """
-    from pipelines.submit import Order, Report, address, checked, earlier, find_version, prepare, read_parameters, start
+    from pipelines.settings import read_settings
+    from pipelines.submit import (
+        Order,
+        Report,
+        address,
+        check_gpus,
+        checked,
+        earlier,
+        find_version,
+        prepare,
+        read_parameters,
+        start,
+    )
     from pipelines.terminal import Terminal
 
     if not wait and (timeout is not None or cancel_on_interrupt):
         raise step.UserError("--timeout and --cancel-on-interrupt say how to wait; give --wait too")
+    facts = read_settings(settings, environment)
     order = Order(
         parameters=checked((read_parameters(file) if file else {}) | given(values)),
-        version=pipeline_version or own_version(settings, environment),
+        version=pipeline_version or own_version(facts),
         experiment=experiment,
         service_account=service_account,
         key=idempotency_key,
     )
     run_id = order.run_id(kubeflow.namespace)
     terminal = Terminal(sys.stderr if as_json else None)
-    submitted, version = earlier(kubeflow, order, run_id), order.version
+    placed = kubeflow.find_experiment(experiment, kubeflow.namespace)
+    submitted, version = earlier(kubeflow, order, run_id, placed), order.version
     if submitted is None:
         found = find_version(kubeflow, version)
-        draft, version = prepare(kubeflow, order, run_id, found), found.name or found.display_name
+        if not facts.autoscaled_gpus:
+            check_gpus(kubeflow, order)
+        draft, version = prepare(kubeflow, order, run_id, placed, found), found.name or found.display_name
     with interruption(kubeflow, run_id, cancel_on_interrupt):
         submitted = submitted or start(kubeflow, draft)
         report = Report(
@@ -115,17 +132,16 @@ def submit(
                 click.echo(report.json())
 
 
-def own_version(settings: Path | None, environment: str) -> str:
+def own_version(settings: "Settings") -> str:
     """The name of the version that `retrain upload` makes of this code and these settings."""
     import tempfile
 
     from pipelines.retrain import compile
-    from pipelines.settings import read_settings
     from pipelines.upload import version_name
 
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "retrain.yaml"
-        compile(package, read_settings(settings, environment))
+        compile(package, settings)
         return version_name(package)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,14 +25,18 @@ RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
     (KFP, "pipelines"): ("get", "list", "create"),
     (KFP, "experiments"): ("list", "create"),
     (KFP, "runs"): ("get", "list", "create", "terminate"),
-    (KFP, "jobs"): ("get", "list", "create", "enable", "disable", "delete"),
+    (KFP, "jobs"): ("list", "create", "enable", "disable", "delete"),
 }
 """The verbs that the commands need, by group and resource. KFP asks Kubernetes for them in multi-user mode (pipelines
-2.17.0, backend/src/apiserver/server); `jobs` are the recurring runs of `retrain schedule`.
+2.17.0, backend/src/apiserver/server); `jobs` are the recurring runs of `retrain schedule`. Of Kubernetes itself they
+need none: `retrain submit` looks for GPUs where it may list nodes, and goes on where it may not.
 """
 
 LOGS: Mapping[tuple[str, str], Sequence[str]] = {("", "pods"): ("list",), ("", "pods/log"): ("get",)}
 """What `retrain logs` needs besides."""
+
+GPU = re.compile("gpu|mig-")
+"""In the name of what a node offers: a GPU or a part of one, `nvidia.com/gpu` or `nvidia.com/mig-1g.5gb`."""
 
 ORPHANING = (2, 16)
 """The first version that can delete a recurring run without killing its runs (kubeflow/pipelines, PR 12574)."""
@@ -50,6 +55,7 @@ class Needs:
     service_account: str
     secret: str  # with the store's credentials; empty: web identity
     gpu_type: str
+    autoscaled: bool = False  # whether nodes with GPUs are added when a run asks for them
 
 
 class Denied(Exception):
@@ -128,7 +134,7 @@ def kubernetes(kubeflow: Kubeflow, needs: Needs, context: str) -> Sequence[Findi
             "runner": lambda: [runner(api, needs)],
             "launcher": lambda: [launcher(api, needs)],
             "secret": lambda: [secret(api, needs)],
-            "gpus": lambda: [gpus(api, needs.gpu_type)],
+            "gpus": lambda: [gpus(api, needs)],
             "storage class": lambda: [storage_class(api)],
         }
         return [*server(api), *(finding for name, look in looks.items() for finding in permitted(name, look))]
@@ -306,17 +312,29 @@ def there(api: "ApiClient", namespace: str, kind: str, name: str) -> bool:
     return True
 
 
-def gpus(api: "ApiClient", gpu_type: str) -> Finding:
+def gpus(api: "ApiClient", needs: Needs) -> Finding:
     """How many GPUs the nodes can give."""
+    nodes = gpus_by_node(api, needs.gpu_type)
+    having = [node[needs.gpu_type] for node in nodes]
+    seen = f"{sum(having)} {needs.gpu_type} on {sum(map(bool, having))} of {len(nodes)} nodes"
+    if not any(having) and not needs.autoscaled:
+        advice = "run with --gpus 0, install the device plugin, or set autoscaled_gpus where a pool grows when needed"
+        return warning("gpus", seen, advice)
+    return ok("gpus", seen)
+
+
+def gpus_by_node(api: "ApiClient", gpu_type: str) -> list[Counter[str]]:
+    """How many GPUs of this type and of others each node can give. Raises Denied, UserError, StepError."""
     from kubernetes.client import CoreV1Api
+    from kubernetes.utils.quantity import parse_quantity
 
     with asking("list nodes", api.configuration.host):
         nodes = CoreV1Api(api).list_node(_request_timeout=SECONDS).items
-    having = [int((node.status.allocatable or {}).get(gpu_type, 0)) for node in nodes]
-    seen = f"{sum(having)} {gpu_type} on {sum(map(bool, having))} of {len(nodes)} nodes"
-    if not any(having):
-        return warning("gpus", seen, "run with --gpus 0, or install the device plugin; a node pool may also grow later")
-    return ok("gpus", seen)
+    given = [(node.status.allocatable or {}).items() for node in nodes]
+    return [
+        Counter({name: int(parse_quantity(count)) for name, count in node if name == gpu_type or GPU.search(name)})
+        for node in given
+    ]
 
 
 def storage_class(api: "ApiClient") -> Finding:

@@ -42,7 +42,7 @@ VERDICT = Verdict(
     seconds=1.0,
 )
 
-STEPS = ("ingest", "train", "evaluate", "export")
+STEPS = ("plan", "shard", "ingest", "train", "evaluate", "export")
 
 
 class Place:

@@ -7,12 +7,13 @@ from components import registry
 from components.registry import Version
 from components.storage import DirectoryStore
 from components.verdict import Verdict, write_verdict
+from tests.servers.kfp import Story
 
-STEPS = ("ingest", "train", "evaluate", "export")
+STEPS = ("plan", "shard", "ingest", "train", "evaluate", "export")
 
-STORY: list[dict[str, str] | str] = [
-    {"ingest": "RUNNING"},
-    {"ingest": "SUCCEEDED", "train": "RUNNING"},
+STORY: Story = [
+    {"plan": "SUCCEEDED", "shard": ["SUCCEEDED", "RUNNING"]},
+    {**dict.fromkeys(STEPS[:3], "SUCCEEDED"), "train": "RUNNING"},
     dict.fromkeys(STEPS, "SUCCEEDED"),
     "SUCCEEDED",
 ]

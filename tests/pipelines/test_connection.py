@@ -72,6 +72,20 @@ def test_flags_go_before_what_is_found_inside_a_cluster(pod: Path, tmp_path: Pat
         assert kubeflow.connection.token() == "mine"
 
 
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        (Options(), True),
+        (Options(context="here"), True),
+        (Options(host="https://kf.example.com", context="here"), True),
+        (Options(host="https://kf.example.com"), False),
+    ],
+)
+def test_a_host_may_be_anywhere_unless_a_context_says_which_cluster_it_is(given: Options, known: bool) -> None:
+    with connect(given) as kubeflow:
+        assert kubeflow.connection.kubernetes is known
+
+
 def test_a_token_file_is_read_again_for_each_request(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
     path = tmp_path / "token"
     with connect(Options(host=kubeflow_server.url, token_file=path)) as kubeflow:

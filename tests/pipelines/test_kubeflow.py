@@ -80,7 +80,6 @@ def test_what_does_not_exist_is_none(kubeflow: Kubeflow) -> None:
     assert kubeflow.latest_version(pipeline.pipeline_id) is None
     assert kubeflow.find_experiment("other", "") is None
     assert kubeflow.run("other") is None
-    assert kubeflow.recurring_run("other") is None
 
 
 def test_a_pipeline_is_found_by_name_with_one_request(kubeflow: Kubeflow) -> None:
@@ -355,9 +354,9 @@ def test_a_recurring_run_is_made_paused_resumed_and_deleted(
     assert (made.status, made.no_catchup, made.max_concurrency) == ("ENABLED", True, "1")
     kubeflow.disable(made.recurring_run_id)
     kubeflow.disable(made.recurring_run_id)
-    assert there(kubeflow.recurring_run(made.recurring_run_id)).status == "DISABLED"
+    assert [found.status for found in kubeflow.recurring_runs()] == ["DISABLED"]
     kubeflow.enable(made.recurring_run_id)
-    assert there(kubeflow.recurring_run(made.recurring_run_id)).status == "ENABLED"
+    assert [found.status for found in kubeflow.recurring_runs()] == ["ENABLED"]
     kubeflow.delete_recurring_run(made.recurring_run_id)
     kubeflow.delete_recurring_run(made.recurring_run_id)
     assert kubeflow_server.recurring_runs == {}

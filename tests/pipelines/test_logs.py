@@ -75,6 +75,44 @@ def test_the_log_is_that_of_the_newest_attempt(
     assert lines(kubeflow, "ingest") == ["ingesting"]
 
 
+SHARD = "retrain-x7k.root.for-loop-1.iteration-iterations({0}:{0}).iteration-item.shard.executor"
+
+
+def test_the_log_of_a_step_in_a_loop_is_that_of_all_its_parts_or_of_one(
+    kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes
+) -> None:
+    kubeflow_server.add_run(run_id="r")
+    kubeflow_server.tasks("r", {"plan": "SUCCEEDED", "shard": ["SUCCEEDED"] * 10 + ["RUNNING", ""]})
+    for number in reversed(range(10)):
+        for attempt in range(2):
+            node = f"{SHARD.format(number)}({attempt})"
+            kubernetes_server.add_pod("kubeflow", f"p{number}-{attempt}", "r", node, f"{number} in attempt {attempt}\n")
+    assert lines(kubeflow, "shard") == [f"shard/{n + 1}  {n} in attempt 1" for n in range(10)]
+    assert lines(kubeflow, "shard/1") == ["0 in attempt 1"]
+    assert lines(kubeflow, "shard/10") == ["9 in attempt 1"]
+    with pytest.raises(UserError, match="shard/11 has not started in run r: it has no pod yet"):
+        lines(kubeflow, "shard/11")
+    with pytest.raises(UserError, match="shard had 12 parts in run r, shard/1 to shard/12, not 'shard/13'"):
+        lines(kubeflow, "shard/13")
+    with pytest.raises(UserError, match="shard has 12 parts that run at once; follow one of them, such as shard/1"):
+        lines(kubeflow, "shard", follow=True)
+
+
+def test_of_parts_that_have_no_pods_any_more_the_archive_has_all_the_logs(
+    kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes
+) -> None:
+    run = kubeflow_server.add_run(run_id="r")
+    kubeflow_server.tasks("r", {"shard": ["SUCCEEDED", "SUCCEEDED"]})
+    nodes = [detail for detail in run["run_details"]["task_details"] if detail["display_name"] == "shard"]
+    for number, detail in enumerate(nodes):
+        detail["child_tasks"] = [{"pod_name": f"node-{number}"}]
+        kubeflow_server.archived["r", f"node-{number}"] = f"archived {number}\n"
+    kubeflow_server.finish("r", "SUCCEEDED")
+    assert lines(kubeflow, "shard") == ["archived 0", "archived 1"]
+    with pytest.raises(StepError, match="the log of shard/1 in run r cannot be had: its pod is gone"):
+        lines(kubeflow, "shard/1")
+
+
 def test_letters_that_are_none_are_shown_all_the_same(
     kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes
 ) -> None:

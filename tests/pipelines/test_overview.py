@@ -1,5 +1,6 @@
 """What goes on on a cluster, in few requests, however much of it there is."""
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,7 +11,7 @@ from components.step import UserError
 from components.storage import DirectoryStore
 from pipelines.kubeflow import Kubeflow, ServerError
 from pipelines.overview import Overview, look, look_at
-from pipelines.pages import page, run_page
+from pipelines.pages import page, run_page, steps
 from pipelines.transport import Connection
 from tests.pipelines.published import STEPS, publish
 from tests.pipelines.timetables import install
@@ -182,6 +183,13 @@ def test_an_experiment_can_be_looked_at_alone(kubeflow: Kubeflow, kubeflow_serve
         seen(kubeflow, experiment="nightli")
 
 
+def test_how_far_the_shards_are_is_told(kubeflow: Kubeflow, kubeflow_server: FakeKubeflow) -> None:
+    kubeflow_server.add_run(run_id="r")
+    kubeflow_server.tasks("r", {"plan": "SUCCEEDED", "shard": ["SUCCEEDED", "RUNNING", "", ""]})
+    assert re.search(r"^shard +running, 1 of 4 done ", run_page(look_at(kubeflow, "r", "")), re.M)
+    assert re.search(r"plan \d+ s, shard running, 1 of 4 done \d+ s$", steps(look_at(kubeflow, "r", "").run))
+
+
 def test_one_run_is_told_with_its_steps_and_verdict(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow, store: DirectoryStore
 ) -> None:
@@ -194,6 +202,8 @@ run r: succeeded, 60 s
 retrain
 
 STEP      STATE      STARTED               TIME
+plan      succeeded  2026-05-01 11:59 UTC  60 s
+shard     succeeded  2026-05-01 11:59 UTC  60 s
 ingest    succeeded  2026-05-01 11:59 UTC  60 s
 train     succeeded  2026-05-01 11:59 UTC  60 s
 evaluate  succeeded  2026-05-01 11:59 UTC  60 s

@@ -18,6 +18,7 @@ from pipelines.submit import (
     Order,
     Submitted,
     address,
+    check_gpus,
     checked,
     earlier,
     ending,
@@ -30,9 +31,11 @@ from pipelines.submit import (
 )
 from pipelines.transport import Connection
 from pipelines.upload import upload, version_name
+from tests.pipelines.conftest import use_kubeconfig
 from tests.pipelines.published import STEPS, publish, write
 from tests.pipelines.timetables import install
 from tests.servers.kfp import FakeKubeflow
+from tests.servers.kubernetes import FakeKubernetes
 
 
 @pytest.fixture
@@ -46,8 +49,9 @@ def submitted(client: Kubeflow, **order: Any) -> Submitted:
     """As `retrain submit` does it."""
     wanted = Order(**({"parameters": {}, "version": "v1"} | order))
     run_id = wanted.run_id(client.namespace)
-    found = earlier(client, wanted, run_id)
-    return found or start(client, prepare(client, wanted, run_id, find_version(client, wanted.version)))
+    experiment = client.find_experiment(wanted.experiment, client.namespace)
+    found = earlier(client, wanted, run_id, experiment)
+    return found or start(client, prepare(client, wanted, run_id, experiment, find_version(client, wanted.version)))
 
 
 # Parameters
@@ -172,6 +176,71 @@ def test_a_version_that_is_not_there_is_said_before_anything_is_created(
     assert (kubeflow_server.experiments, kubeflow_server.runs) == ({}, {})
 
 
+# GPUs
+
+
+@pytest.fixture
+def in_cluster(kubeflow_server: FakeKubeflow) -> Kubeflow:
+    """A client that knows the Kubernetes API of the server's cluster."""
+    return Kubeflow(Connection(host=kubeflow_server.url, kubernetes=True))
+
+
+def order(**given: str) -> Order:
+    return Order(parameters=given, version="v1")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "sentence"),
+    [
+        ([], "no node has 1 nvidia.com/gpu, as gpus and gpu_type ask; none has any GPU; give --gpus 0 or "),
+        ([{"rdma/hca": "8", "nvidia.com/gpu": "0"}], "none has any GPU; give --gpus 0 or another --gpu-type, or set "),
+        (
+            [{"amd.com/gpu": "4", "nvidia.com/mig-1g.5gb": "7"}, {"amd.com/gpu": "8"}],
+            "one has at most 8 amd.com/gpu, 7 nvidia.com/mig-1g.5gb; give --gpus 0 or another --gpu-type, "
+            "or set autoscaled_gpus = true in the settings if nodes are added on demand",
+        ),
+    ],
+)
+def test_gpus_that_no_node_has_are_refused_with_one_request_to_kubernetes(
+    nodes: list[dict[str, str]], sentence: str, in_cluster: Kubeflow, kubernetes_server: FakeKubernetes
+) -> None:
+    for number, allocatable in enumerate(nodes):
+        kubernetes_server.add_node(f"node-{number}", **allocatable)
+    with pytest.raises(UserError) as error:
+        check_gpus(in_cluster, order(gpus="1"))
+    assert sentence in str(error.value)
+    assert [request.path for request in kubernetes_server.log] == ["/api/v1/nodes"]
+
+
+def test_gpus_that_a_node_has_are_asked_for(in_cluster: Kubeflow, kubernetes_server: FakeKubernetes) -> None:
+    kubernetes_server.add_node("small")
+    kubernetes_server.add_node("large", nvidia_com_gpu="1", **{"habana.ai/gaudi": "8"})
+    check_gpus(in_cluster, order(gpus="1"))
+    check_gpus(in_cluster, order(gpus="1", gpu_type="habana.ai/gaudi"))
+
+
+def test_without_gpus_nobody_looks_at_the_nodes(in_cluster: Kubeflow, kubernetes_server: FakeKubernetes) -> None:
+    check_gpus(in_cluster, order())
+    assert kubernetes_server.log == []
+
+
+@pytest.mark.parametrize("why", ["no rights", "expired", "unreachable", "another cluster", "no kubeconfig"])
+def test_where_the_nodes_cannot_be_seen_the_run_goes_on(
+    why: str, in_cluster: Kubeflow, kubernetes_server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why == "no rights":
+        kubernetes_server.denied.add(("", "nodes", "list"))
+    if why == "expired":
+        kubernetes_server.tokens.add("another")
+    if why == "unreachable":
+        kubernetes_server.drop("before", times=1000)
+    if why == "another cluster":
+        in_cluster.connection.kubernetes = False
+    if why == "no kubeconfig":
+        use_kubeconfig(monkeypatch, Path("nowhere"))
+    check_gpus(in_cluster, order(gpus="1"))
+
+
 # Once
 
 
@@ -267,7 +336,7 @@ def test_a_run_belongs_to_the_users_namespace(several: FakeKubeflow) -> None:
     done = submitted(member(several), key="k")
     experiment = several.experiments[several.runs[done.run_id]["experiment_id"]]
     assert experiment["namespace"] == "team"
-    assert len(several.log) == 6
+    assert len(several.log) == 5
     assert Order(parameters={}, version="v1", key="k").run_id("team") != Order(
         parameters={}, version="v1", key="k"
     ).run_id("")
@@ -280,10 +349,16 @@ def test_a_pipeline_that_all_namespaces_share_is_found(several: FakeKubeflow) ->
     assert len(several.log) == 6
 
 
+def test_a_key_a_shared_pipeline_and_a_new_experiment_take_six_requests_at_most(several: FakeKubeflow) -> None:
+    several.pipelines["P"]["namespace"] = ""
+    assert submitted(member(several), key="k").created
+    assert len(several.log) == 6  # experiment, pipeline twice, version, experiment, run
+
+
 @pytest.mark.parametrize(
     ("namespace", "token", "sentence"),
     [
-        ("other", "t", "user 'ann' may not get pipelines in namespace 'other', or it does not exist"),
+        ("other", "t", "user 'ann' may not list experiments in namespace 'other', or it does not exist"),
         ("team", "expired", "the token has expired"),
         ("team", "", "no credentials were given"),
     ],

@@ -11,9 +11,10 @@ import pytest
 from components.storage import DirectoryStore
 from pipelines.submit import Order
 from tests.commands import RETRAIN, retrain
-from tests.pipelines.published import STORY, publish, write
+from tests.pipelines.published import STEPS, STORY, publish, write
 from tests.pipelines.timetables import install
 from tests.servers.kfp import FakeKubeflow
+from tests.servers.kubernetes import FakeKubernetes
 
 KEY = ["--pipeline-version", "v1", "--idempotency-key", "k"]
 RUN = Order(parameters={}, version="v1", key="k").run_id("")
@@ -79,6 +80,23 @@ def test_a_users_mistake_is_told_before_anything_is_sent(
     assert kubeflow_server.log == []
 
 
+def test_gpus_that_no_node_has_are_refused_unless_nodes_are_added_on_demand(
+    kubeflow_server: FakeKubeflow, kubernetes_server: FakeKubernetes, tmp_path: Path
+) -> None:
+    kubernetes_server.add_node("only", amd_com_gpu="1")
+    write(tmp_path, "settings.toml", "autoscaled_gpus = true\n")
+    asked = ["submit", "--pipeline-version", "v1", "--context", "here", "--gpus", 1]
+    refused = retrain(*asked, folder=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(
+        "error: no node has 1 nvidia.com/gpu, as gpus and gpu_type ask; one has at most 1 amd"
+    )
+    assert (kubeflow_server.experiments, kubeflow_server.runs) == ({}, {})
+    kubernetes_server.log.clear()
+    assert retrain(*asked, "--settings", "settings.toml", folder=tmp_path).returncode == 0
+    assert kubernetes_server.log == []
+
+
 @pytest.mark.slow
 def test_waiting_tells_each_step_and_the_verdict(
     kubeflow_server: FakeKubeflow, store: DirectoryStore, tmp_path: Path
@@ -88,7 +106,9 @@ def test_waiting_tells_each_step_and_the_verdict(
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert [line.split()[:2] for line in lines[1:-2]] == [
-        ["ingest", "started"],
+        ["plan", "done"],
+        ["shard", "started"],
+        ["shard", "done"],
         ["ingest", "done"],
         ["train", "started"],
         ["train", "done"],
@@ -114,7 +134,7 @@ def test_a_rejected_model_is_exit_code_3_and_the_report_is_whole(
     assert report["run_id"] == RUN
     assert (report["created"], report["state"], report["pipeline_version"]) == (True, "SUCCEEDED", "v1")
     assert report["release"]["accepted"] is False
-    assert list(report["steps"]) == ["ingest", "train", "evaluate", "export"]
+    assert list(report["steps"]) == list(STEPS)
 
 
 @pytest.mark.slow

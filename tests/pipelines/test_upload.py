@@ -126,6 +126,13 @@ def test_the_command_prints_the_name_the_ids_and_where_to_look(kubeflow_server: 
     assert "was there already; nothing was sent" in again.output
 
 
+def test_the_page_of_a_version_is_behind_the_dashboard_where_there_is_one(kubeflow: Kubeflow) -> None:
+    kubeflow.connection.ui = "https://kf.example.com/pipeline"
+    up = upload(kubeflow, STOCK)
+    page = f"#/pipelines/details/{up.pipeline_id}/version/{up.version_id}"
+    assert up.url == f"https://kf.example.com/_/pipeline/?ns={page}"
+
+
 def test_the_command_prints_json(kubeflow_server: FakeKubeflow) -> None:
     result = CliRunner().invoke(command, ["--host", kubeflow_server.url, "--json"])
     printed = json.loads(result.output)

@@ -28,6 +28,13 @@ ACTIVE = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED")
 
 Row = dict[str, Any]
 
+States = Mapping[str, str | list[str]]
+"""The states of tasks by their key in the pipeline's DAG. A task in a loop has a list: of the states of its iterations,
+an empty one where only the loop has begun there."""
+
+Story = list[States | str]
+"""What is seen of a run from look to look: its tasks, and at last its own state."""
+
 
 class Refusal(Exception):
     """An answer that is an error; `code` is gRPC's."""
@@ -77,9 +84,9 @@ class FakeKubeflow(Loopback):
         """The run ID of each workflow that was ever started: twice where a run was started twice."""
         self.killed: list[str] = []
         """The runs that went with their recurring run."""
-        self.story: list[dict[str, str] | str] = []
+        self.story: Story = []
         """What a run does from one look at it to the next: the states of its tasks, or the state that it ends in."""
-        self.stories: dict[str, list[dict[str, str] | str]] = {}
+        self.stories: dict[str, Story] = {}
         self.now: Callable[[], float] = time.time
 
     # What a test tells the server
@@ -104,8 +111,8 @@ class FakeKubeflow(Loopback):
         self.runs[run["run_id"]] = run
         return run
 
-    def tasks(self, run_id: str, states: Mapping[str, str]) -> None:
-        """Sets the states of tasks by their key in the pipeline's DAG; the run is running."""
+    def tasks(self, run_id: str, states: States) -> None:
+        """Sets the states of tasks; the run is running."""
         run = self.runs[run_id]
         self.enter(run, "RUNNING")
         run["run_details"] = {"task_details": [detail for task in states.items() for detail in self.nodes(run, *task)]}
@@ -138,8 +145,10 @@ class FakeKubeflow(Loopback):
             run["state"] = state
             run["state_history"] = [*run["state_history"], {"update_time": self.time(), "state": state}]
 
-    def nodes(self, run: Row, task: str, state: str) -> list[Row]:
+    def nodes(self, run: Row, task: str, state: str | list[str]) -> list[Row]:
         """A task as the persistence agent reports it: the driver and the executor are entries like itself."""
+        if not isinstance(state, str):
+            return self.loop(run, task, state)
         common = {"run_id": run["run_id"], "create_time": run["created_at"], "start_time": run["created_at"]}
         # A task whose condition is false is skipped itself; one from the cache skips its executor.
         executor = "SKIPPED" if state == "CACHED" else state
@@ -153,6 +162,17 @@ class FakeKubeflow(Loopback):
             common | end | {"task_id": str(uuid.uuid4()), "display_name": name, "state": state}
             for name, state in states.items()
         ]
+
+    def loop(self, run: Row, task: str, states: list[str]) -> list[Row]:
+        """The same of a task in a loop; argocompiler/dag.go has the names (iteratorTask, iterationItemTask)."""
+        whole = "SUCCEEDED" if set(states) == {"SUCCEEDED"} else "FAILED" if "FAILED" in states else "RUNNING"
+        nodes = self.nodes(run, "for-loop-1", whole)[1:2] + self.nodes(run, "iteration", "SUCCEEDED")[:1]
+        nodes += self.nodes(run, "iteration-iterations", whole)[1:2]
+        for number, state in enumerate(states):
+            nodes += self.nodes(run, f"iteration-iterations({number}:{number})", state or "RUNNING")[1:2]
+            nodes += self.nodes(run, "iteration-item", state or "RUNNING")
+            nodes += self.nodes(run, task, state) if state else []
+        return nodes
 
     # The protocol
 
@@ -428,7 +448,7 @@ class FakeKubeflow(Loopback):
             self.tell(run_id, self.stories[run_id].pop(0))
         return shown
 
-    def tell(self, run_id: str, event: dict[str, str] | str) -> None:
+    def tell(self, run_id: str, event: States | str) -> None:
         if isinstance(event, str):
             self.finish(run_id, event, "the run failed" if event == "FAILED" else "")
         else:

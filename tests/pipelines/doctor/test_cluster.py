@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,7 @@ def test_a_cluster_without_gpus_is_warned_of(kubeflow: Kubeflow, kubernetes_serv
     assert bad(found) == {"gpus": "warning"}
     assert found["gpus"].seen == "0 nvidia.com/gpu on 0 of 1 nodes"
     assert "--gpus 0" in found["gpus"].advice
+    assert bad(look(kubeflow, replace(NEEDS, autoscaled=True))) == {}
 
 
 def test_a_cluster_without_a_default_storage_class_is_warned_of(
