@@ -611,17 +611,18 @@ def test_no_swap_of_eight_processes_is_lost_without_conditions(untrusted: S3Stor
 # Memory.
 
 MOVE = """
-import resource, sys
+import sys
 from itertools import pairwise
 from pathlib import Path
 from components.storage import open_store
+from tests.memory import peak
 store, folder = open_store(sys.argv[1]), Path(sys.argv[2])
 store.write("small", folder / "small")
 store.fetch("small", folder / "copy")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 store.write("large", folder / "large")
 store.fetch("large", folder / "copy")
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((peak() - before) // 1024)
 """
 
 

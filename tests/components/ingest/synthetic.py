@@ -82,11 +82,12 @@ def write_part(store: DirectoryStore, number: int, images: int) -> None:
 
 
 COMMIT = """
-import resource, sys
+import sys
 from pathlib import Path
 from tests.components.ingest.trees import commit
 from components.storage import DirectoryStore
+from tests.memory import peak
 commit(sys.argv[1], DirectoryStore(Path(sys.argv[2])), Path(sys.argv[3]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak() // 1024)
 """
 """Commits a plan and says at the end how many MiB that took."""

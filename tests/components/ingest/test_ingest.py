@@ -27,7 +27,7 @@ from tests.components.ingest.trees import classes, commit, make, noise, plant, p
 from tests.conftest import Ingested
 from tests.samples import drawn_images, write_folder, write_idx
 
-MNIST_DIGEST = "c64eeda637e4830af4378e7c07811df591ccfb4dfb0e354957cef3a27a924c1f"
+MNIST_DIGEST = "6aeb3cbd09be0c9289a4d0c2d9637ee77d7f21890d619cf231c9e2d55a97a390"
 
 
 def start(plan: str, store: DirectoryStore, folder: Path) -> "subprocess.Popen[str]":

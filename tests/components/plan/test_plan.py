@@ -310,13 +310,14 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path) -> 
 # How it grows
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from components.plan.plan import write_chunks
+from tests.memory import peak
 count = int(sys.argv[1])
 pieces = ({"key": f"class/{n:09}.jpg", "label": "class", "bytes": 5000, "version": "0" * 40} for n in range(count))
 assert write_chunks(pieces, Path(sys.argv[2])).images == count
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak() // 1024)
 """
 
 

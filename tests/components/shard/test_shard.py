@@ -436,12 +436,12 @@ def test_how_far_it_is_is_shown(
 
 
 PEAK = """
-import re, sys
-from pathlib import Path
+import sys
 from components.shard.interface import Shard
 from components.shard.shard import shard
+from tests.memory import peak
 shard(Shard(store=sys.argv[1], plan=sys.argv[2], worker=0, workers=1))
-print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+print(peak())
 """
 
 

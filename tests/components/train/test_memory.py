@@ -22,4 +22,4 @@ def test_freed_memory_serves_the_next_batch_without_page_faults() -> None:
     kept, faults = ended.stdout.split()
     assert kept == str(platform.libc_ver()[0] == "glibc")
     if kept == "True":
-        assert int(faults) < 1000  # of the 51,200 pages that ten batches write
+        assert int(faults) < 5_000  # of the 51,200 pages that ten batches write
