@@ -4,6 +4,7 @@ import inspect
 import os
 import shutil
 import signal
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,10 @@ from tests.samples import write_folder
 # A shell that starts the tests in the background has SIGINT ignored, and every process that a test starts would too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# kfp asks for the whole stack at every property of a task; of a frame whose file is in no module inspect looks through
-# all the modules. `python -m pytest` and xdist have such frames: to compile the pipeline took eight times as long.
-inspect.modulesbyfile.update({"<frozen runpy>": "runpy", "<string>": "__main__"})
+# kfp asks for the whole stack at every property of a task, and of a frame whose file is no module's, as runpy's and
+# xdist's are, inspect looks through all modules, each time: to compile the pipeline took eight times as long.
+for frame, _ in traceback.walk_stack(None):
+    inspect.modulesbyfile.setdefault(frame.f_code.co_filename, frame.f_globals["__name__"])
 
 
 @pytest.fixture

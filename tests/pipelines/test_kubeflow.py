@@ -1,7 +1,6 @@
 """The client of Kubeflow Pipelines, against a server that speaks its protocol."""
 
 import re
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -295,12 +294,10 @@ def test_the_newest_of_ten_thousand_runs_take_one_request(crowded: Kubeflow) -> 
     assert crowded.requests == 1
 
 
-def test_ten_thousand_runs_are_counted_with_one_request_in_no_time(crowded: Kubeflow) -> None:
-    start = time.monotonic()
+def test_ten_thousand_runs_are_counted_with_one_request_a_question(crowded: Kubeflow) -> None:
     failed = crowded.count_runs(predicates=[Predicate("state", "EQUALS", "FAILED")])
     assert (crowded.count_runs(), failed) == (10_000, 100)
     assert crowded.requests == 2
-    assert time.monotonic() - start < 1
 
 
 @pytest.mark.slow
@@ -393,10 +390,8 @@ def test_five_hundred_recurring_runs_take_three_requests(
     for number in range(500):
         kubeflow.create_recurring_run(recurring(reference, f"schedule {number}"))
     before = kubeflow.requests
-    start = time.monotonic()
     assert len({found.recurring_run_id for found in kubeflow.recurring_runs()}) == 500
     assert kubeflow.requests == before + 3
-    assert time.monotonic() - start < 2
 
 
 def test_an_answer_that_is_not_the_models_is_said(kubeflow: Kubeflow, kubeflow_server: FakeKubeflow) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,3 +77,11 @@ def shard(images: int, bytes: int = 1, excluded: tuple[int, ...] = ()) -> Shard:
     """One that is nowhere."""
     name = hashlib.sha256(str((images, bytes)).encode()).hexdigest()
     return Shard(key=name, sha256=name, bytes=bytes, split="train", rows=images + len(excluded), excluded=excluded)
+
+
+def size(path: Path) -> int:
+    """A file's bytes; none of one that is gone meanwhile."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

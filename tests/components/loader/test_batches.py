@@ -29,7 +29,7 @@ from components.loader.stream import Content, Stream
 from components.step import StepError
 from components.storage import DirectoryStore, S3Store
 from tests.components.loader import samples
-from tests.components.loader.samples import RAW, label_of, number_of, write
+from tests.components.loader.samples import RAW, label_of, number_of, size, write
 from tests.servers.s3 import FaultyS3
 
 SIZES = (7, 1, 20, 12)
@@ -310,7 +310,7 @@ def test_a_cache_with_room_for_two_windows_suffices(
     for epoch in range(2):
         count = 0
         for _ in found.epoch(epoch):
-            assert sum(path.stat().st_size for path in (tmp_path / "retrain" / "shards").iterdir()) <= room
+            assert sum(size(path) for path in (tmp_path / "retrain" / "shards").iterdir()) <= room
             count += 1
         assert count == 29
     monkeypatch.setattr(cache, "LARGEST", room - 1)

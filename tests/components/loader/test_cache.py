@@ -20,6 +20,7 @@ from components.loader import cache
 from components.loader.cache import Cache
 from components.step import StepError
 from components.storage import DirectoryStore, S3Store, Store
+from tests.components.loader.samples import size
 from tests.servers.s3 import FaultyS3
 
 SIZE = 1000
@@ -260,13 +261,6 @@ def start_mapping(shards: list[Shard], store: Store, folder: Path, times: int) -
     listed = json.dumps([dataclasses.asdict(shard) for shard in shards])
     command = [sys.executable, "-c", MAP_AT_RANDOM, listed, store.uri, str(folder), str(times)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def test_closing_ends_a_fetch_and_removes_it(
