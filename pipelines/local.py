@@ -161,6 +161,8 @@ def _heard(narration: io.StringIO) -> Iterator[None]:
     """
     handler = logging.StreamHandler(narration)
     logging.getLogger().addHandler(handler)
+    # A worker's thread may end after an interrupt and its sentence; without any handler logging would print its word.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         with (
             _replaced(logging_utils, "local_logger_context", contextlib.nullcontext),
