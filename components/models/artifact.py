@@ -7,28 +7,42 @@ from typing import Any
 
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.models import ARCHITECTURES
+from components.models import networks
 from components.models.config import ModelConfig, read_config, read_curve, read_weights_sha256, write_config
-from components.models.lenet5 import LeNet5
-from components.step import StepError, UserError, choose
+from components.step import StepError, UserError
 from components.storage import aside
 
-__all__ = ["Classifier", "ModelConfig", "build", "load", "read_config", "read_curve", "save"]
-
-NETWORKS = {"lenet5": LeNet5}
+__all__ = ["Classifier", "ModelConfig", "adaptations", "build", "load", "read_config", "read_curve", "save"]
 
 
 class Classifier(nn.Module):
     """Images as they are stored, uint8 [N, height, width, channels], to logits, float32 [N, classes].
 
     The preprocessing is part of the model, so that training, evaluation and the exported graph cannot differ in it.
+
+    Args:
+        network: float32 [N, channels, height, width] to logits, float32 [N, classes].
+        mean: Of each channel, of pixels scaled to [0, 1].
+        std: Likewise.
+        size: Height and width that the network sees, where the images have another.
+        repeats: How often the channels are repeated for the network.
     """
 
-    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        size: tuple[int, int] | None = None,
+        repeats: int = 1,
+    ) -> None:
         super().__init__()
         self.network = network
+        self.size = size
+        self.repeats = repeats
         # (pixel / 255 - mean) / std as one product and one sum. Not saved with the weights: the config has them.
         scale, shift = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
         self.scale: Tensor
@@ -38,17 +52,38 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
+        if self.size:
+            x = F.interpolate(x, self.size, mode="bilinear", align_corners=False)
+        if self.repeats > 1:
+            x = x.repeat(1, self.repeats, 1, 1)
         logits: Tensor = self.network(x)
         return logits
 
 
 def build(config: ModelConfig) -> Classifier:
-    """A classifier with fresh weights. UserError where the architecture does not take its options or the images."""
-    network = NETWORKS[choose("architecture", config.architecture, list(ARCHITECTURES))]
-    try:
-        return Classifier(network(config.shape, len(config.classes), **config.options), config.mean, config.std)
-    except TypeError:
-        raise UserError(f"architecture {config.architecture!r} does not take the options {config.options}") from None
+    """A classifier with fresh weights, whose network is adapted to the images: `adaptations` says how.
+
+    Raises UserError where there is no such architecture, or it does not take its options or so many channels.
+    """
+    name, shape = config.architecture, config.shape
+    network = networks.make(name, config.options, shape, len(config.classes))
+    size = networks.seen_size(name, network, shape, len(config.classes))
+    repeats = networks.repeats(name, shape[2])
+    return Classifier(network, config.mean, config.std, None if size == shape[:2] else size, repeats)
+
+
+def adaptations(config: ModelConfig, classifier: Classifier) -> list[str]:
+    """How the network was adapted to images that it was not made for: a sentence for each way, none as a rule."""
+    name, (height, width, channels) = config.architecture, config.shape
+    sentences = []
+    if classifier.size:
+        seen = "x".join(map(str, classifier.size))
+        sentences.append(f"{name} takes no images of {height}x{width}: they are resized to {seen} inside the network.")
+    if classifier.repeats > 1:
+        sentences.append(f"{name} takes images of 3 channels: the one channel of these is repeated.")
+    elif channels != (native := networks.native_channels(name)):
+        sentences.append(f"{name} was designed for {native} channels: its first layer is made for {channels} here.")
+    return sentences
 
 
 def save(directory: Path, classifier: Classifier, config: ModelConfig, curve: list[dict[str, Any]]) -> None:

@@ -1,0 +1,72 @@
+"""The networks of timm and of torchvision by their names there; each library is imported when it is asked for."""
+
+import difflib
+from importlib import import_module
+
+from torch import nn
+
+from components.step import UserError
+
+MAIN_HEAD_ALONE: dict[str, dict[str, bool]] = {
+    name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
+}
+"""How torchvision makes these without the heads that would be trained beside the main one."""
+
+
+def make(source: str, classes: int, channels: int) -> nn.Module:
+    """The network `source`, such as "timm/resnet26", with fresh weights: float32 [N, C, H, W] to [N, classes].
+
+    Raises UserError, with the nearest name, where the library has no such network.
+    """
+    check(source)
+    library, _, name = source.partition("/")
+    if library == "timm":
+        import timm
+
+        network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+        return network
+    from torchvision import models
+
+    network = models.get_model(name, weights=None, num_classes=classes, **MAIN_HEAD_ALONE.get(name, {}))
+    return network
+
+
+def check(source: str) -> None:
+    """Raises UserError, with the nearest name, unless the library has a network of this name."""
+    library, _, name = source.partition("/")
+    names = _names(library, tagged="." in name)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f"; did you mean '{library}/{near[0]}'?" if near else ""
+        raise UserError(f"unknown architecture {source!r}: {library} {_version(library)} has no {name!r}{meant}")
+
+
+def side(source: str) -> int:
+    """The side, in pixels, of the square images that the network was made for."""
+    check(source)
+    library, _, name = source.partition("/")
+    if library == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(name)
+        return int(config.input_size[-1]) if config else 224
+    from torchvision import models
+
+    # Some weights are for larger images than the network has by default.
+    return min(int(weights.transforms().crop_size[0]) for weights in models.get_model_weights(name))
+
+
+def _names(library: str, tagged: bool) -> list[str]:
+    if library == "timm":
+        import timm
+
+        names: list[str] = timm.list_models(pretrained=tagged)
+        return names
+    from torchvision import models
+
+    listed: list[str] = models.list_models(module=models)
+    return listed
+
+
+def _version(library: str) -> str:
+    return str(import_module(library).__version__)

@@ -1,0 +1,108 @@
+"""The networks by name, made for the images that they get."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from components.models import library
+from components.models.catalogue import ARCHITECTURES, check_architecture
+from components.models.lenet5 import LeNet5
+from components.step import UserError, require
+
+Shape = tuple[int, int, int]
+"""Height, width and channels of an image."""
+
+
+def make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
+    """A network with fresh weights: float32 [N, channels, height, width] to logits, float32 [N, classes].
+
+    Its height and width are `seen_size`, its channels `repeats` times those of the shape. Raises UserError where there
+    is no such architecture, or it does not take its options or so many channels.
+    """
+    check_architecture(name)
+    known = ARCHITECTURES.get(name)
+    if set(options) != set(known.options if known else ()):
+        raise UserError(f"architecture {name!r} does not take the options {options}")
+    height, width, channels = shape
+    if known and name == "lenet5":
+        return LeNet5((*known.seen_size(height, width), channels), classes, **options)
+    if name == "nasnet_mobile":
+        from components.models.nasnet import NASNetA
+
+        return NASNetA(classes, channels)
+    return library.make(_source(name), classes, channels * repeats(name, channels))
+
+
+def repeats(name: str, channels: int) -> int:
+    """How often the channels of the images are repeated: 3 times where grey ones meet a network made for colour."""
+    if made_for_any_channels(name):
+        return 1
+    require(channels in (1, 3), "channels", channels, f"be 1 or 3 for {name}")
+    return 3 // channels
+
+
+def made_for_any_channels(name: str) -> bool:
+    """Whether its first layer is made for the channels of the images; otherwise it has 3."""
+    return not _source(name).startswith("torchvision/")
+
+
+def native_channels(name: str) -> int:
+    """Of the images that the network was designed for."""
+    return 1 if name == "lenet5" else 3
+
+
+def fitted_side(name: str, height: int | None, width: int | None, image_size: int = 0) -> int:
+    """The side, in pixels, of the square that image files of this size are fitted to; None stands for many sizes.
+
+    It is `image_size` where that is not 0. Otherwise it is the images' own, where all are squares of one size that the
+    network takes and that is not above the side it was made for; in all other cases it is that side.
+
+    Raises UserError where `image_size` is none of the only sides that the network takes.
+    """
+    known = ARCHITECTURES.get(name)
+    if image_size:
+        if known and known.sides:
+            must = f"be {' or '.join(f'{side}x{side}' for side in sorted(known.sides))} for {name}"
+            require(image_size in known.sides, "image size", f"{image_size}x{image_size}", must)
+        return image_size
+    if not known:
+        return library.side(name)
+    taken = height and height == width and height <= known.side and known.takes(height, height)
+    return height if height and taken else known.side
+
+
+def seen_size(name: str, network: nn.Module, shape: Shape, classes: int) -> tuple[int, int]:
+    """Height and width at which the network sees the images: their own, or the nearest that it takes.
+
+    Raises UserError where it takes none.
+    """
+    height, width, channels = shape
+    if known := ARCHITECTURES.get(name):
+        return known.seen_size(height, width)
+    side = library.side(name)
+    for size in ((height, width), (side, side)):
+        if _classifies(network, (*size, channels * repeats(name, channels)), classes):
+            return size
+    raise UserError(
+        f"{name} gives no logits for images of {height}x{width} with {channels} channels, nor at its own "
+        f"{side}x{side}; take another architecture: `retrain models` lists those that were tried"
+    )
+
+
+@torch.inference_mode()
+def _classifies(network: nn.Module, shape: Shape, classes: int) -> bool:
+    """Whether a network of which nothing else is known takes images of this shape: tried with a black one."""
+    height, width, channels = shape
+    training = network.training
+    try:
+        logits = network.eval()(torch.zeros(1, channels, height, width))
+    except Exception:  # of any kind, from wherever in it the image becomes too small or does not fit
+        return False
+    finally:
+        network.train(training)
+    return isinstance(logits, torch.Tensor) and logits.shape == (1, classes) and bool(logits.isfinite().all())
+
+
+def _source(name: str) -> str:
+    return ARCHITECTURES[name].source if name in ARCHITECTURES else name

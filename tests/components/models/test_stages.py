@@ -1,0 +1,53 @@
+"""Every network is a line of stages from its stem to its head."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from components.models import ARCHITECTURES, networks
+from components.models.lenet5 import LeNet5
+from components.models.stages import stages
+
+LENET5 = {"activation": "tanh", "pooling": "avg", "bias": True}
+
+
+def make(name: str, classes: int = 10) -> nn.Module:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        return networks.make(name, LENET5 if name == "lenet5" else {}, (75, 75, 3), classes)
+
+
+FOREIGN = ["torchvision/resnet18", "torchvision/vgg11_bn", "torchvision/vit_b_16", "torchvision/swin_t"]
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, *FOREIGN, "timm/caformer_s18", "timm/vit_tiny_patch16_224"])
+def test_every_parameter_is_in_one_stage_and_the_head_in_the_last(name: str) -> None:
+    network = make(name)
+    grouped = stages(network)
+    assert sorted(sum(grouped, [])) == sorted(name for name, _ in network.named_parameters())
+    assert len(grouped) >= 5
+    assert all(grouped)
+    assert head(name) <= set(grouped[-1])
+    assert next(iter(dict(network.named_parameters()))) in grouped[0]
+
+
+def head(name: str) -> set[str]:
+    """The parameters that depend on the number of classes."""
+    ten, eleven = (dict(make(name, classes).named_parameters()) for classes in (10, 11))
+    return {name for name in ten if ten[name].shape != eleven[name].shape}
+
+
+def test_stages_follow_the_way_of_the_image() -> None:
+    network = make("torchvision/resnet18")
+    assert [group[0].split(".")[0] for group in stages(network)] == [
+        *("conv1", "layer1", "layer2", "layer3", "layer4", "fc")
+    ]
+    assert stages(network)[0] == ["conv1.weight", "bn1.weight", "bn1.bias"]
+    lenet5 = LeNet5((28, 28, 1), 10, activation="tanh", pooling="avg", bias=True)
+    assert [group[0].split(".")[0] for group in stages(lenet5)] == ["c1", "s2", "c3", "s4", "c5", "f6", "output"]
+
+
+def test_timm_says_the_stages_of_its_own_networks() -> None:
+    network = timm.create_model("resnet18", num_classes=10)
+    assert [len(group) for group in stages(network)] == [3, 12, 15, 15, 15, 2]
