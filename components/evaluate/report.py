@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from components.chart import Chart, line_chart
 from components.dataset.manifest import SPLITS, Manifest
-from components.evaluate.chart import Chart, line_chart
 from components.evaluate.fit import size
 from components.evaluate.gate import percent
 from components.evaluate.metrics import most_confused

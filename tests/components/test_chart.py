@@ -1,6 +1,6 @@
 import pytest
 
-from components.evaluate.chart import Chart, decades, line_chart, ticks
+from components.chart import Chart, decades, line_chart, ticks
 
 
 @pytest.mark.parametrize(
