@@ -2,7 +2,7 @@
 
 import time
 
-from components.progress import MARK
+from components.progress import MARK, duration
 from pipelines.runs import RunState, StepState
 from pipelines.terminal import Terminal
 
@@ -63,13 +63,3 @@ def going_on(run: RunState) -> list[tuple[str, str]]:
 def progress(step: StepState) -> str:
     """How many of its parts are done, where it has several."""
     return f"{step.done} of {step.parts} done, " if step.parts > 1 else ""
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: `12 s`, `3 min`, `2 h 05 min`."""
-    if seconds is None:
-        return ""
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if hours < 1 else f"{hours} h {minutes % 60:02d} min"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.narration import duration
+from components.progress import duration
 from pipelines.overview import Closeup, Overview
 from pipelines.releases import Release
 from pipelines.runs import RunState, StepState

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from components.progress import MARK
+from components.progress import shown
 
 ERROR = "error: "
 
@@ -23,13 +23,14 @@ class Terminal:
 
     def line(self, step: str, text: str) -> None:
         """A line that the step printed; where the stream is a terminal, progress is drawn over by the next line."""
-        shown = f"{step:<9} {text.removeprefix(MARK)}"
-        if text.startswith(MARK) and self.live:
+        progress = shown(text)
+        told = f"{step:<9} {text if progress is None else progress}"
+        if progress is not None and self.live:
             with self.lock:
-                self.progress[step] = shown
+                self.progress[step] = told
                 self._draw("")
         else:
-            self.say(shown)
+            self.say(told)
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -18,7 +18,7 @@ from components.dataset.manifest import Shard as Written
 from components.dataset.plan import Part, Plan, encode, part_key, read_chunk, read_part, read_plan
 from components.dataset.shards import write_shard
 from components.dataset.splits import position
-from components.progress import Progress
+from components.progress import Figure, Progress
 from components.shard.interface import Shard
 from components.shard.known import Known
 from components.source import open_source
@@ -111,7 +111,7 @@ class Meter:
         self.counts_images = plan.images is not None
         whole = plan.bytes // 10**6 if plan.images is None else plan.images
         self.total = max(1, whole * chunks // plan.chunks)
-        self.progress = Progress("", self.total, "images" if self.counts_images else "MB")
+        self.progress = Progress("", self.total, "images" if self.counts_images else "MB", figures=self._figures)
         self.images = self.bytes = 0
 
     def advance(self, block: Sequence[Example | Rejected]) -> None:
@@ -124,7 +124,10 @@ class Meter:
         self._show(self.total)
 
     def _show(self, done: int) -> None:
-        self.progress.advance(done - self.progress.done, "" if self.counts_images else f"{self.images:,} images")
+        self.progress.advance(done - self.progress.done)
+
+    def _figures(self) -> list[Figure]:
+        return [] if self.counts_images else [Figure("", f"{self.images:,}", "images")]
 
 
 class Row(NamedTuple):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.progress import MARK, Progress
+from components.progress import MARK, Figure, Progress
 
 
 def test_the_last_unit_is_always_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -15,10 +15,9 @@ def test_the_last_unit_is_always_said(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_line_says_how_far_how_fast_and_how_long_still() -> None:
-    progress = Progress("read", 400, "images")
+    progress = Progress("read", 400, "images", figures=lambda: [Figure("loss", "0.5")])
     progress.done = 100
-    line = progress.line(now=progress.start + 2.0, note="loss 0.5")
-    assert line == "read 25%, 50 images/s, 6 s left, loss 0.5"
+    assert progress.line(now=progress.start + 2.0) == "read 25%, 50 images/s, 6 s left, loss 0.5"
 
 
 def test_where_nobody_knows_the_total_a_line_says_how_many_and_how_fast() -> None:

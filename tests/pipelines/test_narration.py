@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipelines.narration import Narrator, duration
+from components.progress import duration
+from pipelines.narration import Narrator
 from pipelines.runs import RunState, StepState
 from pipelines.terminal import Terminal
 
