@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,21 @@ from torch import Tensor, nn
 
 from components.models import networks
 from components.models.config import ModelConfig, read_config, read_curve, read_weights_sha256, write_config
+from components.registry import Version, read_file
 from components.step import StepError, UserError
-from components.storage import aside
+from components.storage import Store, aside
 
-__all__ = ["Classifier", "ModelConfig", "adaptations", "build", "load", "read_config", "read_curve", "save"]
+__all__ = [
+    "Classifier",
+    "ModelConfig",
+    "adaptations",
+    "build",
+    "load",
+    "load_version",
+    "read_config",
+    "read_curve",
+    "save",
+]
 
 
 class Classifier(nn.Module):
@@ -105,6 +117,14 @@ def load(directory: Path) -> tuple[Classifier, ModelConfig]:
     classifier = build(config)
     classifier.load_state_dict(_read_weights(directory, classifier))
     return classifier.eval(), config
+
+
+def load_version(store: Store, version: Version) -> tuple[Classifier, ModelConfig]:
+    """The classifier of a published version, in eval mode, and its config. Raises StepError where it is damaged."""
+    with tempfile.TemporaryDirectory(prefix="version-") as folder:
+        for file in ("weights.safetensors", "config.json"):
+            (Path(folder) / file).write_bytes(read_file(store, version, file))
+        return load(Path(folder))
 
 
 def _read_weights(directory: Path, classifier: Classifier) -> dict[str, Tensor]:

@@ -2,8 +2,9 @@
 
 import difflib
 from importlib import import_module
+from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from components.step import UserError
 
@@ -11,6 +12,9 @@ MAIN_HEAD_ALONE: dict[str, dict[str, bool]] = {
     name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")
 }
 """How torchvision makes these without the heads that would be trained beside the main one."""
+
+WEIGHTS = "model.safetensors"
+"""The file of a repository of the Hugging Face Hub that holds a network's weights."""
 
 
 def make(source: str, classes: int, channels: int) -> nn.Module:
@@ -54,6 +58,60 @@ def side(source: str) -> int:
 
     # Some weights are for larger images than the network has by default.
     return min(int(weights.transforms().crop_size[0]) for weights in models.get_model_weights(name))
+
+
+def repository(source: str) -> str | None:
+    """Where on the Hugging Face Hub the pretrained weights of a network are published; None where they are not."""
+    library, _, name = source.partition("/")
+    if library != "timm":
+        return None
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    return config.hf_hub_id if config else None
+
+
+def cached(repository: str) -> Path | None:
+    """The weights of a repository where they are on this machine already: looked up, never fetched."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, WEIGHTS)
+    return Path(found) if isinstance(found, str) else None
+
+
+def fetch_command(source: str) -> str | None:
+    """What a person runs to have a network's published weights as a safetensors file."""
+    library, _, name = source.partition("/")
+    if found := repository(source):
+        return f"hf download {found} {WEIGHTS}"
+    if library != "torchvision":
+        return None
+    return (
+        "python -c 'import safetensors.torch, torchvision; safetensors.torch.save_file(torchvision.models.get_model("
+        f'"{name}", weights="DEFAULT").state_dict(), "{name}.safetensors")\''
+    )
+
+
+def adapt(source: str, weights: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Published weights as `make` wants them, but for the head, whose classes remain those that it was trained on.
+
+    Raises RuntimeError or KeyError where they are another network's.
+    """
+    library, _, name = source.partition("/")
+    if library != "timm":
+        return {key: tensor for key, tensor in weights.items() if not key.startswith(("AuxLogits.", "aux1.", "aux2."))}
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    network = timm.create_model(
+        name,
+        pretrained=True,
+        pretrained_cfg_overlay={"state_dict": weights},
+        num_classes=config.num_classes if config else 1000,
+        in_chans=channels,
+    )
+    adapted: dict[str, Tensor] = network.state_dict()
+    return adapted
 
 
 def _names(library: str, tagged: bool) -> list[str]:

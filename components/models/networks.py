@@ -31,20 +31,30 @@ def make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.M
         from components.models.nasnet import NASNetA
 
         return NASNetA(classes, channels)
-    return library.make(_source(name), classes, channels * repeats(name, channels))
+    return library.make(source(name), classes, channels * repeats(name, channels))
+
+
+def source(name: str) -> str:
+    """Where a network comes from: "retrain", or the name that its library knows it by."""
+    return ARCHITECTURES[name].source if name in ARCHITECTURES else name
+
+
+def head(name: str, options: dict[str, Any], shape: Shape, classes: int) -> list[str]:
+    """The names of the tensors that have a row for each class."""
+    with torch.device("meta"):
+        ours, other = (make(name, options, shape, count).state_dict() for count in (classes, classes + 1))
+    return [tensor for tensor in ours if ours[tensor].shape != other[tensor].shape]
 
 
 def repeats(name: str, channels: int) -> int:
-    """How often the channels of the images are repeated: 3 times where grey ones meet a network made for colour."""
-    if made_for_any_channels(name):
+    """How often the channels of the images are repeated: 3 times where grey ones meet a network for colour alone.
+
+    timm and Retrain make the first layer for the channels of the images, torchvision does not.
+    """
+    if not source(name).startswith("torchvision/"):
         return 1
     require(channels in (1, 3), "channels", channels, f"be 1 or 3 for {name}")
     return 3 // channels
-
-
-def made_for_any_channels(name: str) -> bool:
-    """Whether its first layer is made for the channels of the images; otherwise it has 3."""
-    return not _source(name).startswith("torchvision/")
 
 
 def native_channels(name: str) -> int:
@@ -102,7 +112,3 @@ def _classifies(network: nn.Module, shape: Shape, classes: int) -> bool:
     finally:
         network.train(training)
     return isinstance(logits, torch.Tensor) and logits.shape == (1, classes) and bool(logits.isfinite().all())
-
-
-def _source(name: str) -> str:
-    return ARCHITECTURES[name].source if name in ARCHITECTURES else name

@@ -1,5 +1,7 @@
 """Every network is a line of stages from its stem to its head."""
 
+from itertools import chain
+
 import pytest
 import timm
 import torch
@@ -25,7 +27,7 @@ FOREIGN = ["torchvision/resnet18", "torchvision/vgg11_bn", "torchvision/vit_b_16
 def test_every_parameter_is_in_one_stage_and_the_head_in_the_last(name: str) -> None:
     network = make(name)
     grouped = stages(network)
-    assert sorted(sum(grouped, [])) == sorted(name for name, _ in network.named_parameters())
+    assert sorted(chain.from_iterable(grouped)) == sorted(name for name, _ in network.named_parameters())
     assert len(grouped) >= 5
     assert all(grouped)
     assert head(name) <= set(grouped[-1])
