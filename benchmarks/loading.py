@@ -24,14 +24,13 @@ import simplejpeg
 import torch
 from minio import Minio
 from numpy.typing import NDArray
-from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from components.dataset.manifest import Manifest, Shard
 from components.dataset.shards import write_shard
 from components.dataset.splits import Cuts
-from components.loader.batches import TrainingBatches
+from components.loader.batches import UNCHANGED, TrainingBatches
 from components.loader.cache import Cache
 from components.loader.machine import cores
 from components.models.artifact import Classifier
@@ -107,14 +106,10 @@ def image_folder(tree: Path) -> Contestant:
 
 def ours(store: Path, manifest: Manifest) -> Contestant:
     """The loader, and the part of the network that normalises."""
-    batches = TrainingBatches(DirectoryStore(store), manifest, (224, 224, 3), BATCH_SIZE, 0, unchanged)
+    batches = TrainingBatches(DirectoryStore(store), manifest, (224, 224, 3), BATCH_SIZE, 0, UNCHANGED)
     normalise = Classifier(torch.nn.Identity(), MEAN, STD)
     epochs = iter(range(1000))
     return lambda: sum(len(normalise(images)) for images, _ in batches.epoch(next(epochs)))
-
-
-def unchanged(images: Tensor, generator: Generator) -> Tensor:
-    return images
 
 
 def decode(paths: list[Path]) -> Contestant:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from components.dataset.images import fit
 from components.dataset.manifest import Manifest
 from components.loader import crops
 from components.loader.machine import memory
-from components.loader.order import CHANGES, Order, random
+from components.loader.order import CHANGES, CROPS, Order, random
 from components.loader.stream import Batch, Decode, Stream
 from components.storage import Store
 
@@ -29,8 +30,18 @@ SHARE = 4
 
 Shape = tuple[int, int, int]
 """Height, width and channels of what the network takes."""
-Augment = Callable[[Tensor, Generator], Tensor]
-"""Changes a batch of images at random: uint8 [N, H, W, C] to the same shape and type."""
+
+
+class Augment(NamedTuple):
+    """What changes images at random, a batch at a time."""
+
+    draws: int
+    """Random numbers that it takes for an image, D."""
+    apply: Callable[[Tensor, Tensor], Tensor]
+    """uint8 [N, H, W, C] and their numbers from 0 to 1, float32 [N, D], to images of the same shape and type."""
+
+
+UNCHANGED = Augment(0, lambda images, drawn: images)
 
 
 def batches(
@@ -47,36 +58,49 @@ def batches(
 
 
 class OrderedBatches:
-    """The same on a device, as often as one likes.
+    """The same on a device, as often as one likes; of several ranks each has a stretch of them, and none is twice.
 
     They stay there where they fit into a quarter of its memory; otherwise they are read anew each time.
     """
 
     def __init__(
-        self, store: Store, manifest: Manifest, split: str, shape: Shape, size: int = 256, device: torch.device = CPU
+        self,
+        store: Store,
+        manifest: Manifest,
+        split: str,
+        shape: Shape,
+        size: int = 256,
+        device: torch.device = CPU,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
-        self.stream, self.size, self.device = _open(store, manifest, split, shape, device), size, device
-        self.images = manifest.images(split)
-        self._kept = keep(self.stream, device)
+        self.stream, self.device = _open(store, manifest, split, shape, device), device
+        self.order = Order(self.stream.shards, IN_ORDER, size, rank=rank, ranks=ranks)
+        self.images = len(self.order)
+        self._kept = keep(self.stream, device) if fits(self.stream, device) else None
 
     def __len__(self) -> int:
         """How many batches there are."""
-        return -(-self.images // self.size)
+        return self.order.batches
 
     def __iter__(self) -> Iterator[Batch]:
         if self._kept:
-            yield from zip(*(torch.split(part, self.size) for part in self._kept), strict=True)
+            cuts = pairwise(self.order.first + self.order.start(number) for number in range(len(self) + 1))
+            yield from ((self._kept[0][first:last], self._kept[1][first:last]) for first, last in cuts)
         else:
-            yield from _moved(_in_order(self.stream, self.size), self.device)
+            yield from _moved(self.stream.batches(self.order, _fit(self.stream), _nothing), self.device)
 
 
 class TrainingBatches:
     """The images of the training split in epochs, each of which is shuffled and changed at random in its own way.
 
     Images that have the network's shape are changed by `augment`, a batch at a time, and stay on the device where they
-    fit into a quarter of its memory. Of others a random part is decoded, resized and perhaps mirrored (crops.py).
+    fit into a quarter of its memory. Of others a random part is decoded, resized and perhaps mirrored (crops.py), and
+    then changed by `policy`.
 
-    What comes out depends on the data, the arguments and the number of the epoch alone: not on the machine.
+    What comes out depends on the data, the arguments and the number of the epoch alone: not on the machine. Of images
+    that are kept, the ranks together have the batches that one alone would have; of those that are read again each
+    time, every rank reads shards of its own.
     """
 
     def __init__(
@@ -87,24 +111,32 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         augment: Augment,
+        policy: Augment = UNCHANGED,
         rank: int = 0,
         ranks: int = 1,
         device: torch.device = CPU,
+        everywhere: Callable[[bool], bool] = bool,
     ) -> None:
-        self.stream, self.seed, self.rank, self.device = (
-            _open(store, manifest, "train", shape, device),
-            seed,
-            rank,
-            device,
-        )
+        """`batch_size` counts the images of all ranks; `everywhere` tells whether something is so on each of them."""
+        self.seed, self.device, self.batch_size = seed, device, batch_size
+        self.stream = _open(store, manifest, "train", shape, device)
+        self.augment = augment if manifest.shape == shape else None
+        self.policy = policy
+        kept = self.augment is not None and everywhere(fits(self.stream, device))
+        self.rank, self.ranks = (0, 1) if kept else (rank, ranks)
+        self.part, self.parts = (rank, ranks) if kept else (0, 1)
+        """Which part of a batch is this rank's."""
         weights, window = None, WINDOW
         if manifest.encoding == "raw":
             weights, window = [shard.rows * int(np.prod(shape)) for shard in self.stream.shards], RAW_WINDOW
-        self.order = Order(self.stream.shards, window, batch_size, seed, rank, ranks, weights)
-        self.augment = augment if manifest.shape == shape else None
+        size = batch_size // self.ranks
+        # Half a batch at least, so that each rank has a part of the last one: from a single image batch normalisation
+        # learns nothing.
+        order = self.stream.shards, window, size, seed, self.rank, self.ranks, weights
+        self.order = Order(*order, least=size // 2)
         self.waited_seconds = 0.0
         """How long those who iterated over an epoch had to wait for batches, in all."""
-        self._kept = keep(self.stream, device) if self.augment else None
+        self._kept = keep(self.stream, device) if kept else None
         self._crops = crops.Crops(0 if self.augment else memory() // SHARE)
 
     def __len__(self) -> int:
@@ -113,14 +145,17 @@ class TrainingBatches:
 
     @property
     def images(self) -> int:
-        """Images an epoch on this rank; ranks differ by one at most."""
-        return len(self.order)
+        """Images an epoch on all ranks."""
+        return int(self.order.images.sum())
+
+    def count(self, number: int) -> int:
+        """Images of a batch on all ranks; where they read shards of their own, as if all had as many as this one."""
+        return (self.order.start(number + 1) - self.order.start(number)) * self.ranks
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, from the one with the number `start` on, where one before was broken off.
+        """This rank's part of the batches of an epoch, from the one with the number `start` on.
 
-        All but the last have `batch_size` images; where ranks differ, the last two may have one less. Raises StepError,
-        which names the shard, where one is gone or damaged.
+        All but the last two have as many images. Raises StepError, which names the shard, where one is gone or damaged.
         """
         found = self._gather(number, start) if self._kept else self._stream(number, start)
         before = time.perf_counter()
@@ -131,43 +166,60 @@ class TrainingBatches:
 
     def _stream(self, epoch: int, start: int) -> Iterator[Batch]:
         def draw(number: int, count: int) -> list[list[float]]:
-            return crops.draw(self._random(epoch, number), count)
+            return crops.draw(random(self.seed, CROPS, epoch, self.rank, number), count)
 
-        if not self.augment:
-            return _moved(self.stream.batches(self.order, self._crops.crop, draw, epoch, start), self.device)
-        found = self.stream.batches(self.order, _fit(self.stream), _nothing, epoch, start)
-        return self._augmented(_moved(found, self.device), epoch, start)
+        if self.augment:
+            found = self.stream.batches(self.order, _fit(self.stream), _nothing, epoch, start)
+            return self._changed(self.augment, _moved(found, self.device), epoch, start)
+        found = self.stream.batches(self.order, self._crops.crop, draw, epoch, start)
+        return self._changed(self.policy, _moved(found, self.device), epoch, start)
 
     def _gather(self, epoch: int, start: int) -> Iterator[Batch]:
         """The same of the images that are on the device."""
         assert self._kept is not None
-        numbers = [self.stream.first[window.shards] + window.rows for window in self.order.windows(epoch)]
-        places = np.concatenate([np.empty(0, np.int64), *numbers])
-        cuts = [self.order.start(number) for number in range(start, len(self) + 1)]
-        picked = torch.from_numpy(places).to(self.device)
-        images, labels = self._kept
-        batches = (picked[first:last] for first, last in pairwise(cuts))
-        # index_select: ten times as fast as the brackets.
-        found = ((images.index_select(0, some), labels.index_select(0, some)) for some in batches)
-        return self._augmented(found, epoch, start)
-
-    def _augmented(self, found: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
         assert self.augment is not None
+        numbers = [self.stream.first[window.shards] + window.rows for window in self.order.windows(epoch)]
+        picked = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *numbers])).to(self.device)
+        images, labels = self._kept
+        # index_select: ten times as fast as the brackets.
+        found = (
+            (images.index_select(0, some), labels.index_select(0, some))
+            for first, last in self._cuts(start)
+            for some in [picked[first:last]]
+        )
+        return self._changed(self.augment, found, epoch, start)
+
+    def _cuts(self, start: int) -> Iterator[tuple[int, int]]:
+        """Where this rank's part of each batch begins and ends in the epoch."""
+        for first, last in pairwise(map(self.order.start, range(start, len(self) + 1))):
+            count = last - first
+            yield first + self.part * count // self.parts, first + (self.part + 1) * count // self.parts
+
+    def _changed(self, augment: Augment, found: Iterator[Batch], epoch: int, start: int) -> Iterator[Batch]:
+        if not augment.draws:
+            yield from found
+            return
+        # One number a batch, drawn at once: to begin a generator costs as much as to gather a batch.
+        seeds = random(self.seed, CHANGES, epoch, self.rank, 0).integers(2**63, size=len(self)).tolist()
         generator = Generator()
-        for number, (batch, labels) in enumerate(found, start):
-            generator.manual_seed(int(self._random(epoch, number).integers(2**63)))
-            yield self.augment(batch, generator), labels
+        for number, (images, labels) in enumerate(found, start):
+            generator.manual_seed(seeds[number])
+            count = self.count(number) // self.ranks
+            drawn = torch.rand(count, augment.draws, generator=generator)
+            some = slice(self.part * count // self.parts, (self.part + 1) * count // self.parts)
+            yield augment.apply(images, drawn[some].to(self.device)), labels
 
-    def _random(self, epoch: int, batch: int) -> np.random.Generator:
-        return random(self.seed, CHANGES, epoch, self.rank, batch)
 
-
-def keep(stream: Stream, device: torch.device) -> Batch | None:
-    """All images of a stream in their order, on a device; None where they take more than their share of its memory."""
+def fits(stream: Stream, device: torch.device) -> bool:
+    """Whether all images of a stream take no more than their share of a device's memory."""
     count = sum(shard.images for shard in stream.shards)
     room = memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
-    if count * int(np.prod(stream.shape)) > room // SHARE:
-        return None
+    return count * int(np.prod(stream.shape)) <= room // SHARE
+
+
+def keep(stream: Stream, device: torch.device) -> Batch:
+    """All images of a stream in their order, on a device."""
+    count = sum(shard.images for shard in stream.shards)
     images = torch.empty((count, *stream.shape), dtype=torch.uint8, device=device)
     labels = torch.empty(count, dtype=torch.int64, device=device)
     first = 0

@@ -11,7 +11,7 @@ from components.dataset.manifest import Shard
 Piece = tuple[int, int, int]
 """The number of a shard, the first of its images, and the one after the last."""
 
-SHARDS, ROWS, CHANGES = range(3)
+SHARDS, ROWS, CROPS, CHANGES = range(4)
 """What is drawn at random: each has numbers of its own."""
 
 
@@ -47,15 +47,18 @@ class Order:
         rank: int = 0,
         ranks: int = 1,
         weights: Sequence[int] | None = None,
+        least: int = 1,
     ) -> None:
         """Nothing is shuffled where `seed` is None. A window is at least a shard, and up to `window` of their weights.
 
-        A shard weighs its bytes, unless `weights` are given. All ranks together read about a window at a time.
+        A shard weighs its bytes, unless `weights` are given. All ranks together read about a window at a time. The last
+        batches have `least` images or more, where there are as many.
         """
         self.images = np.array([shard.images for shard in shards], np.int64)
         self.weights = np.array([shard.bytes for shard in shards] if weights is None else weights, np.int64)
         self.window = window // ranks
         self.batch_size, self.seed, self.rank, self.ranks = batch_size, seed, rank, ranks
+        self.least = min(least, batch_size - 1)
         total = int(self.images.sum())
         self.first, self.last = rank * total // ranks, (rank + 1) * total // ranks
         largest = -(-total // ranks)
@@ -68,10 +71,11 @@ class Order:
     def start(self, batch: int) -> int:
         """How many images of an epoch come before a batch.
 
-        Where another rank has one image more and so one batch more, the last batch takes one from that before it: it
-        is empty only where a batch is of one image, or where there are more ranks than images.
+        The last batch takes images from that before it, where it has fewer than `least`; where another rank has one
+        image more and so one batch more, it is empty only where a batch is of one image, or where there are more ranks
+        than images.
         """
-        kept = self.batches - batch if self.batch_size > 1 else 0
+        kept = self.least * (self.batches - batch)
         return max(0, min(batch * self.batch_size, len(self) - kept))
 
     def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:

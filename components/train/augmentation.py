@@ -1,8 +1,12 @@
 """Distortions of a whole batch of images at once."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from components.loader.batches import UNCHANGED, Augment
 
 SPREAD = ((0.12, 0.2, 0.1), (0.2, 0.12, 0.1))
 """The most by which each entry of an affine map moves from the identity's.
@@ -12,14 +16,15 @@ The image spans -1 to 1 both ways: 0.12 scales by 12 %, 0.2 shears or, in both r
 """
 
 
-def distort(images: Tensor, generator: Generator) -> Tensor:
-    """Maps each image affinely at random: uint8 [N, H, W, C] to the same shape and type. What comes in is black.
+def distort(images: Tensor, drawn: Tensor) -> Tensor:
+    """Maps each image affinely: uint8 [N, H, W, C] to the same shape and type. What comes in is black.
 
-    The LeNet-5 paper (section III.A) distorts its training set likewise.
+    `drawn`, float32 [N, 6] from 0 to 1, says how. The LeNet-5 paper (section III.A) distorts its training set likewise.
     """
     count, height, width, _ = images.shape
-    moves = 2 * torch.rand(count, 2, 3, generator=generator) - 1
-    maps = (torch.eye(2, 3) + torch.tensor(SPREAD) * moves).to(images.device)  # from where a pixel goes to its origin
+    moves = 2 * drawn.view(count, 2, 3) - 1
+    # From where a pixel goes to its origin.
+    maps = torch.eye(2, 3, device=images.device) + torch.tensor(SPREAD, device=images.device) * moves
     across, down = torch.meshgrid(_centres(width, images.device), _centres(height, images.device), indexing="xy")
     # The grid of F.affine_grid, as one product of matrices that takes a twentieth of the time.
     places = maps @ torch.stack([across, down, torch.ones_like(down)]).view(3, -1)
@@ -33,3 +38,72 @@ def distort(images: Tensor, generator: Generator) -> Tensor:
 def _centres(pixels: int, device: torch.device) -> Tensor:
     """Where the pixels of a line that spans -1 to 1 have their centres."""
     return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1
+
+
+DISTORT = Augment(6, distort)
+
+
+def policy(name: str) -> Augment:
+    """ "trivial": TrivialAugment (Müller and Hutter, 2021); "rand": RandAugment (Cubuk et al., 2020); "none": nothing.
+
+    torchvision's, image by image: of a batch as a whole it would change all images in the same way.
+    """
+    if name == "none":
+        return UNCHANGED
+    from torchvision.transforms import v2
+
+    change = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}[name]()
+    return Augment(1, lambda images, drawn: _each(change, images, drawn))
+
+
+def _each(change: Callable[[Tensor], Tensor], images: Tensor, drawn: Tensor) -> Tensor:
+    changed = torch.empty_like(images)
+    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
+        for image, number, out in zip(images, drawn[:, 0].tolist(), changed, strict=True):
+            torch.manual_seed(int(number * 2**53))
+            out.copy_(change(image.permute(2, 0, 1)).permute(1, 2, 0))
+    return changed
+
+
+def chain(first: Augment, second: Augment) -> Augment:
+    """One after the other."""
+    if not second.draws:
+        return first
+
+    def apply(images: Tensor, drawn: Tensor) -> Tensor:
+        return second.apply(first.apply(images, drawn[:, : first.draws]), drawn[:, first.draws :])
+
+    return Augment(first.draws + second.draws, apply)
+
+
+def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Mixes each image with another one of the batch, and the targets, float32 [N, K], in the same proportion.
+
+    Mixup (Zhang et al., 2018) blends them, CutMix (Yun et al., 2019) cuts a box out of the other; the proportion is of
+    a Beta(a, a) distribution, a being `mixup` or `cutmix`; where both are above 0, one of them by lot. uint8
+    [N, H, W, C] becomes float32, with pixels from 0 to 255, where images are blended.
+    """
+    cuts = cutmix > 0 and (mixup == 0 or float(torch.rand(1, generator=generator)) < 0.5)
+    share = _beta(cutmix if cuts else mixup, generator)
+    other = images.flip(0)
+    if not cuts:
+        return images.float().lerp(other.float(), 1 - share), targets.lerp(targets.flip(0), 1 - share)
+    height, width = images.shape[1:3]
+    top, bottom = _interval(height, (1 - share) ** 0.5, generator)
+    left, right = _interval(width, (1 - share) ** 0.5, generator)
+    mixed = images.clone()
+    mixed[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+    cut = (bottom - top) * (right - left) / (height * width)
+    return mixed, targets.lerp(targets.flip(0), cut)
+
+
+def _beta(concentration: float, generator: Generator) -> float:
+    """A number of the distribution Beta(a, a): as a ratio of gamma variates, which torch draws from a generator."""
+    first, second = torch._standard_gamma(torch.full((2,), concentration), generator=generator).tolist()
+    return float(first / (first + second)) if first + second else 0.5
+
+
+def _interval(length: int, share: float, generator: Generator) -> tuple[int, int]:
+    """A stretch of about this share of a line, its middle anywhere on it, as far as it lies there."""
+    middle, half = float(torch.rand(1, generator=generator)) * length, share * length / 2
+    return max(0, round(middle - half)), min(length, round(middle + half))

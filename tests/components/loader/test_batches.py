@@ -17,13 +17,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Generator, Tensor
+from torch import Tensor
 
 from components.dataset.manifest import Manifest, content_digest, encode
 from components.dataset.shards import write_shard
 from components.loader import batches as module
 from components.loader import cache, order
-from components.loader.batches import OrderedBatches, TrainingBatches, batches
+from components.loader.batches import UNCHANGED, Augment, OrderedBatches, TrainingBatches, batches
 from components.loader.cache import Cache
 from components.loader.stream import Content, Stream
 from components.step import StepError
@@ -37,12 +37,8 @@ SHAPE = (20, 24, 3)
 CROPPED = (8, 8, 3)
 
 
-def unchanged(images: Tensor, generator: Generator) -> Tensor:
-    return images
-
-
-def noise(images: Tensor, generator: Generator) -> Tensor:
-    return images + torch.randint(0, 2, images.shape, generator=generator, dtype=torch.uint8)
+def noise(images: Tensor, drawn: Tensor) -> Tensor:
+    return images + (drawn.view(-1, 1, 1, 1) < 0.5)
 
 
 def numbers(found: Iterator[tuple[Tensor, Tensor]]) -> list[list[int]]:
@@ -80,7 +76,7 @@ def make(store: DirectoryStore, kind: str) -> tuple[Manifest, tuple[int, int, in
 
 def training(store: DirectoryStore, kind: str, batch_size: int = 8, seed: int = 0) -> TrainingBatches:
     manifest, shape = make(store, kind)
-    return TrainingBatches(store, manifest, shape, batch_size, seed, unchanged)
+    return TrainingBatches(store, manifest, shape, batch_size, seed, UNCHANGED)
 
 
 def test_an_epoch_has_each_image_once_with_its_label(store: DirectoryStore, kind: str, memory: str) -> None:
@@ -94,9 +90,9 @@ def test_an_epoch_has_each_image_once_with_its_label(store: DirectoryStore, kind
 
 def test_memory_changes_nothing(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest, shape = make(store, "encoded")
-    kept = [images for images, _ in TrainingBatches(store, manifest, shape, 6, 1, noise).epoch(2)]
+    kept = [images for images, _ in TrainingBatches(store, manifest, shape, 6, 1, Augment(1, noise)).epoch(2)]
     monkeypatch.setattr(module, "memory", lambda: 0)
-    streamed = [images for images, _ in TrainingBatches(store, manifest, shape, 6, 1, noise).epoch(2)]
+    streamed = [images for images, _ in TrainingBatches(store, manifest, shape, 6, 1, Augment(1, noise)).epoch(2)]
     assert all(torch.equal(one, other) for one, other in zip(kept, streamed, strict=True))
 
 
@@ -114,7 +110,7 @@ def test_workers_change_neither_order_nor_crops(store: DirectoryStore) -> None:
 @pytest.mark.parametrize("start", range(6))
 def test_an_epoch_goes_on_where_it_was_broken_off(store: DirectoryStore, kind: str, memory: str, start: int) -> None:
     manifest, shape = make(store, kind)
-    found = TrainingBatches(store, manifest, shape, 8, 3, noise)
+    found = TrainingBatches(store, manifest, shape, 8, 3, Augment(1, noise))
     rest, whole = list(found.epoch(1, start)), list(found.epoch(1))[start:]
     assert len(rest) == 5 - start
     for (images, labels), (expected, expected_labels) in zip(rest, whole, strict=True):
@@ -149,17 +145,48 @@ def test_ranks_share_an_epoch_whatever_the_shards(
     manifest = write(store, sizes, encoded=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "memory", lambda: 2**40 if kept else 0)
-        found = [TrainingBatches(store, manifest, RAW, batch_size, 0, unchanged, rank, ranks) for rank in range(ranks)]
+        found = [
+            TrainingBatches(store, manifest, RAW, batch_size * ranks, 0, UNCHANGED, rank=rank, ranks=ranks)
+            for rank in range(ranks)
+        ]
         epochs = [numbers(each.epoch(4)) for each in found]
     assert len({len(epoch) for epoch in epochs}) == 1
     assert sorted(number for epoch in epochs for batch in epoch for number in batch) == list(range(sum(sizes)))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_together_have_the_batches_of_one_where_images_are_kept(store: DirectoryStore, ranks: int) -> None:
+    manifest, shape = make(store, "encoded")
+
+    def epoch(rank: int, ranks: int) -> list[tuple[Tensor, Tensor]]:
+        found = TrainingBatches(store, manifest, shape, 12, 3, Augment(1, noise), rank=rank, ranks=ranks)
+        return list(found.epoch(1))
+
+    parts = [epoch(rank, ranks) for rank in range(ranks)]
+    for number, (images, labels) in enumerate(epoch(0, 1)):
+        assert torch.equal(torch.cat([part[number][0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[number][1] for part in parts]), labels)
+
+
+def test_ranks_share_an_ordered_split_and_nothing_comes_twice(store: DirectoryStore, memory: str) -> None:
+    manifest, shape = make(store, "encoded")
+    found = [OrderedBatches(store, manifest, "train", shape, 8, rank=rank, ranks=3) for rank in range(3)]
+    assert [number for each in found for number in flat(numbers(iter(each)))] == list(range(40))
+    assert [each.images for each in found] == [13, 13, 14]
+
+
+def test_the_last_batch_has_half_as_many_images_at_least(store: DirectoryStore, memory: str) -> None:
+    manifest, shape = make(store, "encoded")
+    found = TrainingBatches(store, manifest, shape, 13, 0, UNCHANGED)
+    assert [len(labels) for _, labels in found.epoch(0)] == [13, 13, 8, 6]
+    assert [found.count(number) for number in range(4)] == [13, 13, 8, 6]
 
 
 def test_excluded_rows_are_never_seen(store: DirectoryStore, kind: str, memory: str) -> None:
     manifest, shape = make(store, kind)
     shards = [dataclasses.replace(shard, excluded=(0,)) for shard in manifest.shards]
     manifest = dataclasses.replace(manifest, shards=tuple(shards))
-    found = TrainingBatches(store, manifest, shape, 8, 0, unchanged)
+    found = TrainingBatches(store, manifest, shape, 8, 0, UNCHANGED)
     assert found.images == 36
     assert sorted(flat(numbers(found.epoch(0)))) == sorted({*range(40)} - {0, 7, 8, 28})
 
@@ -172,21 +199,32 @@ def test_epochs_and_seeds_differ(store: DirectoryStore, kind: str, memory: str) 
 
 def test_crops_differ_from_epoch_to_epoch_and_from_image_to_image(store: DirectoryStore) -> None:
     found = training(store, "cropped", 40)
-    first, second = (found._random(epoch, 0).random((40, 3)) for epoch in (0, 1))
-    assert len(np.unique(first)) == 120
-    assert not np.isin(first, second).any()
+    draws: list[Any] = []
+    found._crops.crop = lambda content, out, drawn, number: draws.append(drawn)  # type: ignore[method-assign]
+    for epoch in (0, 1):
+        list(found.epoch(epoch))
+    assert len(np.unique(draws)) == 2 * 40 * len(draws[0])
 
 
-def test_what_augments_gets_each_batch_and_numbers_of_its_own(store: DirectoryStore, memory: str) -> None:
+def test_what_augments_gets_each_image_and_numbers_of_its_own(store: DirectoryStore, memory: str) -> None:
     manifest, shape = make(store, "encoded")
-    seen: list[int] = []
+    seen: list[Tensor] = []
 
-    def note(images: Tensor, generator: Generator) -> Tensor:
-        seen.append(generator.initial_seed())
+    def note(images: Tensor, drawn: Tensor) -> Tensor:
+        assert len(images) == len(drawn)
+        seen.append(drawn)
         return images.flip(0)
 
-    found = list(TrainingBatches(store, manifest, shape, 8, 0, note).epoch(0))
-    assert len({*seen}) == len(found) == 5
+    found = list(TrainingBatches(store, manifest, shape, 8, 0, Augment(3, note)).epoch(0))
+    assert len(found) == len(seen) == 5
+    assert len(torch.cat(seen).unique()) == 40 * 3
+
+
+def test_a_policy_changes_what_was_cropped(store: DirectoryStore) -> None:
+    manifest, shape = make(store, "cropped")
+    black = Augment(1, lambda images, drawn: images * 0)
+    found = TrainingBatches(store, manifest, shape, 8, 0, UNCHANGED, black)
+    assert not any(images.any() for images, _ in found.epoch(0))
 
 
 def test_windows_smaller_than_the_data_change_the_order_alone(
@@ -233,7 +271,7 @@ def test_a_damaged_shard_ends_an_epoch_before_anything_of_it_is_seen(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
     seen = []
     with pytest.raises(StepError, match=f"shard {manifest.shards[2].key} in store .* is damaged"):
-        seen += list(TrainingBatches(store, manifest, shape, 8, 0, unchanged).epoch(0))
+        seen += list(TrainingBatches(store, manifest, shape, 8, 0, UNCHANGED).epoch(0))
     assert not seen
 
 
@@ -241,7 +279,7 @@ def test_an_image_that_cannot_be_decoded_names_its_shard(store: DirectoryStore) 
     shard = write_shard(store, "train", [b"\x89PNG\r\n\x1a\n and no more"], ["ant"], None)
     for shape in (SHAPE, CROPPED):
         with pytest.raises(StepError, match=f"an image in shard {shard.key} cannot be decoded"):
-            list(TrainingBatches(store, samples.manifest([shard], SHAPE), shape, 8, 0, unchanged).epoch(0))
+            list(TrainingBatches(store, samples.manifest([shard], SHAPE), shape, 8, 0, UNCHANGED).epoch(0))
 
 
 def test_waiting_is_measured(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,11 +325,11 @@ def test_an_epoch_from_s3_is_that_from_a_directory(
     write(store, SIZES)
     faulty.fail(503, "SlowDown", times=2, method="GET")
     faulty.cut(100, times=2)
-    here, there = (TrainingBatches(each, manifest, CROPPED, 8, 0, unchanged).epoch(0) for each in (store, remote))
+    here, there = (TrainingBatches(each, manifest, CROPPED, 8, 0, UNCHANGED).epoch(0) for each in (store, remote))
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one[0], other[0])
     faulty.log.clear()
-    list(TrainingBatches(remote, manifest, CROPPED, 8, 0, unchanged).epoch(1))
+    list(TrainingBatches(remote, manifest, CROPPED, 8, 0, UNCHANGED).epoch(1))
     assert not faulty.log
     assert len(list((tmp_path / "retrain" / "shards").glob("*.parquet"))) == len(SIZES)
 
@@ -306,7 +344,7 @@ def test_a_cache_with_room_for_two_windows_suffices(
     manifest = write(remote, [10] * 20)
     room = 2 * max(shard.bytes for shard in manifest.shards)
     monkeypatch.setattr(cache, "LARGEST", room)
-    found = TrainingBatches(remote, manifest, CROPPED, 7, 0, unchanged)
+    found = TrainingBatches(remote, manifest, CROPPED, 7, 0, UNCHANGED)
     for epoch in range(2):
         count = 0
         for _ in found.epoch(epoch):
@@ -327,7 +365,7 @@ def test_a_store_that_vanishes_midway_is_one_sentence(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(module, "WINDOW", 1)
     manifest = write(remote, [10] * 20)
-    epoch = TrainingBatches(remote, manifest, CROPPED, 2, 0, unchanged).epoch(0)
+    epoch = TrainingBatches(remote, manifest, CROPPED, 2, 0, UNCHANGED).epoch(0)
     next(epoch)
     faulty.drop("before", times=10**6)
     with pytest.raises(StepError) as failed:
@@ -341,10 +379,10 @@ INTERRUPTED = """
 import sys, time
 from pathlib import Path
 from components.dataset.manifest import decode
-from components.loader.batches import TrainingBatches
+from components.loader.batches import UNCHANGED, TrainingBatches
 from components.storage import open_store
 manifest = decode(Path(sys.argv[1]).read_bytes(), "")
-epochs = TrainingBatches(open_store(sys.argv[2]), manifest, (8, 8, 3), 4, 0, lambda images, generator: images)
+epochs = TrainingBatches(open_store(sys.argv[2]), manifest, (8, 8, 3), 4, 0, UNCHANGED)
 print("ready", flush=True)
 number = 0
 def consume(epoch):

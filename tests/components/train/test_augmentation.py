@@ -6,15 +6,15 @@ from components.train import augmentation
 from components.train.augmentation import distort
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def drawn(count: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(count, 6, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("shape", [(64, 28, 28, 1), (3, 32, 32, 3), (2, 8, 12, 1)])
 def test_a_batch_keeps_its_shape_and_type(shape: tuple[int, int, int, int]) -> None:
     images = torch.randint(0, 256, shape, dtype=torch.uint8)
     before = images.clone()
-    distorted = distort(images, seeded())
+    distorted = distort(images, drawn(len(images)))
     assert distorted.shape == images.shape
     assert distorted.dtype == torch.uint8
     assert distorted.stride() == images.stride()  # or the network falls off its fast path
@@ -23,26 +23,26 @@ def test_a_batch_keeps_its_shape_and_type(shape: tuple[int, int, int, int]) -> N
 
 def test_the_seed_decides_the_distortion() -> None:
     images = torch.randint(0, 256, (8, 28, 28, 1), dtype=torch.uint8)
-    assert torch.equal(distort(images, seeded()), distort(images, seeded()))
-    assert not torch.equal(distort(images, seeded()), distort(images, seeded(1)))
+    assert torch.equal(distort(images, drawn(len(images))), distort(images, drawn(len(images))))
+    assert not torch.equal(distort(images, drawn(len(images))), distort(images, drawn(len(images), 1)))
 
 
 def test_each_image_of_a_batch_is_distorted_its_own_way() -> None:
     image = torch.randint(0, 256, (1, 28, 28, 1), dtype=torch.uint8)
-    first, second = distort(image.repeat(2, 1, 1, 1), seeded())
+    first, second = distort(image.repeat(2, 1, 1, 1), drawn(2))
     assert not torch.equal(first, second)
 
 
 def test_no_distortion_is_the_image_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "SPREAD", ((0.0,) * 3,) * 2)
     images = torch.randint(0, 256, (8, 28, 28, 1), dtype=torch.uint8)
-    assert torch.equal(distort(images, seeded()), images)
+    assert torch.equal(distort(images, drawn(len(images))), images)
 
 
 def test_a_distorted_image_stays_near_where_it_was() -> None:
     images = torch.zeros(200, 28, 28, 1, dtype=torch.uint8)
     images[:, 13:15, 13:15] = 255
-    weights = distort(images, seeded()).squeeze(-1).double()
+    weights = distort(images, drawn(len(images))).squeeze(-1).double()
     weights /= weights.sum((1, 2), keepdim=True)
     places = torch.arange(28, dtype=torch.double)
     rows, columns = (weights.sum(2) * places).sum(1), (weights.sum(1) * places).sum(1)
@@ -55,8 +55,8 @@ def test_a_distorted_image_stays_near_where_it_was() -> None:
 def test_each_entry_of_the_map_does_what_affine_grid_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augmentation, "SPREAD", ((0.3, 0.1, 0.4), (0.2, 0.5, 0.6)))
     images = torch.randint(0, 256, (4, 8, 12, 1), dtype=torch.uint8)
-    moves = 2 * torch.rand(4, 2, 3, generator=seeded()) - 1
+    moves = 2 * drawn(4).view(4, 2, 3) - 1
     maps = torch.eye(2, 3) + torch.tensor(augmentation.SPREAD) * moves
     grid = F.affine_grid(maps, [4, 1, 8, 12], align_corners=False)
     expected = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="nearest", align_corners=False)
-    assert torch.equal(distort(images, seeded()).permute(0, 3, 1, 2), expected)
+    assert torch.equal(distort(images, drawn(len(images))).permute(0, 3, 1, 2), expected)
