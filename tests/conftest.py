@@ -68,7 +68,8 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     room = tmp_path_factory.mktemp("trained")
     store = str(room / "store")
     dataset = make_dataset(write_folder(room / "idx"), store, room)
-    train(Train(dataset=dataset, store=store, epochs=2, batch_size=32, model=room / "model", metrics=room / "m"))
+    outputs = {name: room / name for name in ("model", "metrics", "curves")}
+    train(Train(dataset=dataset, store=store, epochs=2, batch_size=32, **outputs))
     return room / "model"
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,16 @@ from components.step import StepError, UserError
 COPIED_AT_ONCE = 2**20
 """Bytes."""
 
+LINK = "(symbolic link)"
+"""What a link that is not followed is counted as."""
+
 
 class NotFound(Exception):
     """No object lies under that key."""
+
+
+class LeadsOut(UserError):
+    """A symbolic link leads out of the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +73,20 @@ class Store(Protocol):
     def swap(self, key: str, old: bytes | None, new: bytes) -> bool:
         """Replaces the object if its bytes are still `old` (None: if there is none); otherwise False and no change."""
 
+    def remove(self, key: str) -> None:
+        """Removes the object, if there is one."""
+
     def exists(self, key: str) -> bool:
         """Whether an object lies under the key."""
 
     def stat(self, key: str) -> Object:
         """What a listing says of the object. Raises NotFound."""
 
-    def objects(self, prefix: str) -> Iterator[Object]:
+    def objects(self, prefix: str, passed_over: Counter[str] | None = None) -> Iterator[Object]:
         """The objects whose keys start with the prefix, streamed, in the order of their keys' UTF-8 bytes.
 
-        What no key can name is not listed: names that start with a dot, folders' own markers.
+        What no key can name is not listed: names that start with a dot, folders' own markers. Nor are the links that a
+        directory does not follow; of the folders that were looked into they are added to `passed_over`, as `LINK`.
         """
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -94,7 +106,11 @@ def check_key(key: str) -> None:
 
 def _is_text(key: str) -> bool:
     """False for what Python makes of a file name that is not UTF-8."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in key)
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager

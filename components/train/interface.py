@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from components.models import ARCHITECTURES
-from components.step import In, Out, check_choices, choose, require
+from components.models import check_architecture
+from components.registry import check_name
+from components.step import In, Out, check_choices, require
+from components.train.recipe import read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,26 +16,47 @@ class Train:
 
     dataset: Annotated[Path, In("Dataset"), "The manifest that ingest wrote."]
     store: Annotated[str, "Where shards and models are kept: a directory, or s3://bucket/prefix."]
-    architecture: Annotated[str, "The network by name."] = "lenet5"
+    model_name: Annotated[str, "The model's name in the registry."] = "mnist"
+    architecture: Annotated[str, "The network by name; `retrain models` lists them."] = "lenet5"
     activation: Annotated[Literal["tanh", "sigmoid", "relu", "leaky_relu"], "LeNet-5's squashing function."] = "relu"
     pooling: Annotated[Literal["max", "avg"], "LeNet-5's subsampling."] = "max"
     bias: Annotated[bool, "Whether LeNet-5's layers have biases."] = True
     image_size: Annotated[int, "Side of the square that images are fitted to; 0: their own, or the network's."] = 0
+    start: Annotated[
+        Literal["scratch", "champion", "pretrained"],
+        "What the weights start as: random, the champion's, or those of ImageNet that lie in the store or the cache.",
+    ] = "scratch"
     epochs: Annotated[int, "Passes over the training split."] = 12
-    batch_size: Annotated[int, "Images a step of the optimizer."] = 256
-    learning_rate: Annotated[float, "Peak learning rate of the one-cycle schedule."] = 0.006
+    batch_size: Annotated[
+        int, "Images a step of the optimizer, on all GPUs together; 0: the network's own, or the most that fit."
+    ] = 0
+    learning_rate: Annotated[float, "The highest learning rate of the schedule; 0: the recipe's own."] = 0.0
+    recipe: Annotated[
+        str, "What else differs, as in 'optimizer=sgd schedule=cosine mixup=0.2'; see docs/training.md."
+    ] = ""
     seed: Annotated[int, "Seed of the weights, the order of the images and their augmentation."] = 0
-    gpus: Annotated[str, "GPUs that the step gets; a whole number, as text, which is what KFP can place by."] = "0"
+    gpus: Annotated[
+        str, "GPUs that the step gets on each node; a whole number, as text, which is what KFP can place by."
+    ] = "0"
     gpu_type: Annotated[str, "The resource that Kubernetes knows the GPUs by."] = "nvidia.com/gpu"
+    nodes: Annotated[int, "Machines to train on; more than one train together through Kubeflow Trainer."] = 1
+    checkpoint_minutes: Annotated[float, "Time between checkpoints, from which a training that is ended goes on."] = 5.0
     model: Annotated[Path, Out("Model"), "A directory: weights.safetensors, config.json and curve.json."]
     metrics: Annotated[Path, Out("Metrics"), "Validation accuracy, loss and speed of the training."]
+    curves: Annotated[Path, Out("HTML"), "The curves of the training, self-contained."]
 
     def __post_init__(self) -> None:
-        choose("architecture", self.architecture, list(ARCHITECTURES))
+        check_name(self.model_name)
+        check_architecture(self.architecture)
         check_choices(self)
+        read_recipe(self.recipe)
         require(self.image_size >= 0, "image_size", self.image_size, "be at least 0")
         require(self.epochs >= 1, "epochs", self.epochs, "be at least 1")
-        require(self.batch_size >= 1, "batch_size", self.batch_size, "be at least 1")
-        require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be a positive number")
-        require(self.gpus in ("0", "1"), "gpus", self.gpus, "be 0 or 1")
+        require(self.batch_size >= 0, "batch_size", self.batch_size, "be at least 0")
+        require(
+            0 <= self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be 0 or a positive number"
+        )
+        require(self.gpus.isdecimal(), "gpus", self.gpus, "be a whole number, 0 or more")
+        require(self.nodes >= 1, "nodes", self.nodes, "be at least 1")
+        require(self.checkpoint_minutes >= 0, "checkpoint_minutes", self.checkpoint_minutes, "be at least 0")
         require(self.seed >= 0, "seed", self.seed, "be at least 0")

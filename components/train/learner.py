@@ -1,56 +1,152 @@
-"""A classifier and all that changes with it from batch to batch: what a checkpoint would have to hold."""
+"""A classifier and all that changes with it from batch to batch: what a checkpoint has to hold."""
 
+import contextlib
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from components.models.artifact import Classifier
+from components.train.optimizer import freeze, optimizer
+from components.train.ranks import ALONE, Ranks
+from components.train.recipe import Recipe
+from components.train.schedule import schedule
 
-WEIGHT_DECAY = 0.01
-SMOOTHING = 0.05
-"""The share of each label that is spread over all classes (Szegedy et al., 2016)."""
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What a precision multiplies, where it is not the weights' own."""
 
 
 class Learner:
-    """AdamW under a one-cycle schedule (Smith and Topin, 2018) that rises to `learning_rate` and ends near zero."""
+    """Takes steps down the gradient, as a recipe says."""
 
-    def __init__(self, classifier: Classifier, batches: int, learning_rate: float) -> None:
-        """`batches` is how many there will be in all."""
-        self.classifier = classifier
-        # fused: one pass over the parameters in place of a dozen.
-        self.optimizer = AdamW(classifier.parameters(), lr=learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-        self.schedule = OneCycleLR(self.optimizer, learning_rate, total_steps=batches + 1)
+    def __init__(
+        self,
+        classifier: Classifier,
+        recipe: Recipe,
+        *,
+        classes: int,
+        batches: int,
+        epochs: int,
+        learning_rate: float,
+        precision: str = "fp32",
+        weights: Tensor | None = None,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        """`batches` is how many there will be in all; `weights`, float32 [K], how much a class weighs in the loss."""
+        self.classifier, self.recipe, self.weights = classifier, recipe, weights
+        self.classes, self.ranks = classes, ranks
+        self.device = classifier.scale.device
+        self.frozen = freeze(classifier, recipe)
+        self.network = _distributed(classifier, self.ranks, recipe)
+        self.optimizer = optimizer(classifier, recipe, learning_rate)
+        self.schedule = schedule(self.optimizer, recipe, batches, epochs)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+        self.type = TYPES.get(precision)
+        average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
 
     @property
     def learning_rate(self) -> float:
-        """Of the next batch."""
-        return float(self.schedule.get_last_lr()[0])
+        """Of the next batch, and of the group whose rate is the highest."""
+        return float(max(self.schedule.get_last_lr()))
 
-    def learn(self, images: Tensor, labels: Tensor) -> float:
-        """One step down the gradient of a batch; returns its cross-entropy before it, unsmoothed."""
-        logits = self.classifier(images)
-        with torch.no_grad():
-            # The gradient of the smoothed cross-entropy, written down: softmax minus target. Autograd takes ten small
-            # operations to find it.
-            logs = F.log_softmax(logits, 1)
-            loss = F.nll_loss(logs, labels)
-            gradient = logs.exp() - SMOOTHING / logs.shape[1]
-            right = torch.full_like(logs[:, :1], SMOOTHING - 1)
-            gradient.scatter_add_(1, labels.unsqueeze(1), right).div_(len(labels))
+    @property
+    def judged(self) -> Classifier:
+        """What is judged and saved: the average, where there is one."""
+        return self.average.module if self.average else self.classifier  # type: ignore[return-value]
+
+    def train(self) -> None:
+        """Has the network behave as in training, but for what is frozen."""
+        self.classifier.train()
+        for module in self.frozen:
+            module.eval()
+
+    def targets(self, labels: Tensor) -> Tensor:
+        """Labels, int64 [N], as probabilities, float32 [N, K]."""
+        return torch.zeros(len(labels), self.classes, device=labels.device).scatter_(1, labels.unsqueeze(1), 1.0)
+
+    def learn(self, images: Tensor, targets: Tensor, count: int) -> Tensor:
+        """One step down the gradient of this rank's part of a batch of `count` images.
+
+        Returns the part's cross-entropy before it, unsmoothed: a sum over its images, divided by `count`.
+        """
         self.optimizer.zero_grad()
-        logits.backward(gradient)
-        self.optimizer.step()
+        total: Tensor | None = None
+        parts = list(zip(*(torch.chunk(part, self.recipe.accumulate) for part in (images, targets)), strict=True))
+        for number, (some, wanted) in enumerate(parts, 1):
+            with self._alone(number < len(parts)):
+                with self.autocast():
+                    logits = self.network(some)
+                loss, gradient = self._cross_entropy(logits.detach().float(), wanted, count)
+                # DDP takes the mean of the ranks' gradients, where the sum is wanted.
+                gradient.mul_(self.ranks.ranks)
+                logits.backward(self.scaler.scale(gradient).to(logits.dtype))
+            total = loss if total is None else total + loss
+        self._step()
+        assert total is not None
+        return total
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """In which the network multiplies in the precision of this training."""
+        if self.type is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.type)
+
+    def _alone(self, more: bool) -> contextlib.AbstractContextManager[object]:
+        """In which gradients stay on this rank, where more of the batch is to come."""
+        return self.network.no_sync() if more and isinstance(self.network, DistributedDataParallel) else _NOTHING
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Cross-entropy, unsmoothed, and the gradient of the smoothed one: softmax minus target.
+
+        Written down, because autograd takes ten small operations to find it.
+        """
+        smoothing = self.recipe.label_smoothing
+        logs = F.log_softmax(logits, 1)
+        loss = -torch.dot(logs.flatten(), targets.flatten()) / count
+        gradient = logs.exp_().sub_(smoothing / logs.shape[1]).sub_(targets, alpha=1 - smoothing).div_(count)
+        if self.weights is not None:
+            # Their mean over the training split is 1, so that nothing else has to change.
+            gradient.mul_((targets @ self.weights).unsqueeze(1))
+        return loss, gradient
+
+    def _step(self) -> None:
+        if self.recipe.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.classifier.parameters(), self.recipe.clip)
+        if self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
         self.schedule.step()
-        return loss.item()
+        if self.average:
+            self.average.update_parameters(self.classifier)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name) for name in ("classifier", "optimizer", "schedule", "scaler")}
+        return parts | ({"average": self.average} if self.average else {})
+
+    def state(self) -> dict[str, Any]:
+        """Everything that learning changes."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes on what `state` gave. Raises KeyError, ValueError or RuntimeError where it is another learner's."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
 
 @torch.inference_mode()
-def judge(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Mean loss and accuracy of a classifier on batches of images and labels."""
+def judge(
+    classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ALONE
+) -> tuple[float, float]:
+    """Mean loss and accuracy of a classifier on batches of images and labels, those of all ranks; each counts once."""
     classifier.eval()
     loss = right = count = 0.0
     for images, labels in batches:
@@ -58,4 +154,16 @@ def judge(classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> t
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         right += (logits.argmax(1) == labels).sum().item()
         count += len(labels)
+    loss, right, count = ranks.sum([loss, right, count])
     return loss / count, right / count
+
+
+_NOTHING = contextlib.nullcontext()
+
+
+def _distributed(classifier: Classifier, ranks: Ranks, recipe: Recipe) -> nn.Module:
+    """What the images go through: where there are several ranks, gradients are exchanged on the way back."""
+    if ranks.ranks == 1:
+        return classifier
+    device = classifier.scale.device
+    return DistributedDataParallel(classifier, [device] if device.type == "cuda" else None)

@@ -1,107 +1,97 @@
 """Trains a classifier; read it from top to bottom."""
 
 import dataclasses
+import hashlib
 import json
-import math
-import time
-from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from components import registry
 from components.dataset.manifest import Manifest, read_manifest
-from components.loader.batches import OrderedBatches, TrainingBatches
-from components.models import SIZES
-from components.models.artifact import ModelConfig, build, save
-from components.progress import Progress
-from components.step import Metadata, StepError, require
-from components.storage import aside, open_store
-from components.train.augmentation import distort
+from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
+from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
+from components.models.networks import fitted_side
+from components.step import Metadata, require
+from components.storage import Store, aside, open_store
+from components.train.augmentation import DISTORT, chain, policy
+from components.train.checkpoint import Checkpoints, State, restore_random_state
+from components.train.course import Course, Row
+from components.train.hardware import choose, choose_device
 from components.train.interface import Train
+from components.train.journal import Journal
 from components.train.learner import Learner, judge
+from components.train.loop import Loop, check_loss
 from components.train.memory import keep_freed_memory
-
-Row = dict[str, Any]
-"""An epoch of the learning curve, or the results of a training: flat, so that the UI can list it."""
+from components.train.ranks import Ranks, joined
+from components.train.recipe import Recipe, read_recipe
 
 
 def train(step: Train) -> Metadata:
     """Trains on the training split, judges on the validation split after each epoch, and writes the model.
 
-    The same seed, data and machine give bitwise the same weights. Raises StepError, and writes nothing, where the loss
-    ceases to be a number or a shard is damaged or gone.
+    The same seed, data and machine give bitwise the same weights, also where the training was ended and goes on from a
+    checkpoint. Raises StepError, and writes no model, where the loss ceases to be a number or a shard is damaged.
     """
     keep_freed_memory()
+    recipe = read_recipe(step.recipe)
+    with joined(gpu=step.gpus != "0") as ranks:
+        device = choose_device(step, ranks.local_rank)
 
-    device = choose_device(step)
+        # data
+        manifest = read_manifest(step.dataset)
+        store = open_store(step.store)
+        config = describe(step, manifest)
 
-    # data
-    manifest = read_manifest(step.dataset)
-    store = open_store(step.store)
-    config = describe(step, manifest)
-    validation = OrderedBatches(store, manifest, "validation", config.shape, device=device)
-    batches = TrainingBatches(store, manifest, config.shape, step.batch_size, step.seed, distort, device=device)
+        # what an attempt before this one has left
+        folder = f"training/{identity(step, config, store)}/"
+        checkpoints = Checkpoints(store, f"{folder}checkpoints/", step.checkpoint_minutes)
+        state = checkpoints.latest()
 
-    # model
-    torch.manual_seed(step.seed)
-    learner = Learner(build(config).to(device), step.epochs * len(batches), step.learning_rate)
+        # model
+        torch.manual_seed(step.seed)
+        classifier = build(config)
+        notes = adaptations(config, classifier)
+        if state is None:
+            notes.append(begin(step, classifier, config, store))
+        classifier.to(device)
+        choices = state["choices"] if state else choose(step, recipe, classifier, config, ranks)
+        batches, validation = load(step, recipe, store, manifest, config, choices["batch_size"], device, ranks)
+        learner = make_learner(step, recipe, classifier, manifest, len(batches), choices, ranks)
+        course = resume(learner, state, step.seed)
 
-    # epochs
-    progress = Progress("", step.epochs * batches.images, "images")
-    curve: list[Row] = []
-    for epoch in range(1, step.epochs + 1):
-        start, waited, name = time.monotonic(), batches.waited_seconds, f"epoch {epoch}/{step.epochs}"
-        train_loss = run_epoch(learner, batches.epoch(epoch), progress, name)
-        validation_loss, accuracy = judge(learner.classifier, validation)
-        check_loss(validation_loss, f"after {name}", learner.learning_rate)
-        seconds = time.monotonic() - start
-        row = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "validation_loss": validation_loss,
-            "validation_accuracy": accuracy,
-            "learning_rate": learner.learning_rate,  # at the end of the epoch
-            "data_wait": (batches.waited_seconds - waited) / seconds,  # the share of them spent waiting for images
-            "seconds": seconds,
-        }
-        curve.append(row)
-        print(
-            f"{name}: train loss {train_loss:.4f}, validation accuracy {accuracy:.2%}, "
-            f"learning rate {row['learning_rate']:.2g}, {seconds:.1f} s, {row['data_wait']:.0%} of it waiting for data",
-            flush=True,
-        )
+        # epochs
+        told = journal(step, store, folder, manifest, batches, course, ranks)
+        with told or nullcontext():
+            announce(told, [*notes, *choices["notes"]], course)
+            loop = Loop(learner, batches, course, step.epochs, told, checkpoints, choices)
+            with loop.interruption:
+                while not course.is_over(step.epochs, recipe.patience):
+                    run_epoch(loop, validation)
+            if course.best:
+                learner.judged.load_state_dict(course.best)
 
-    # results
-    results = summarize(curve, images=step.epochs * batches.images)
-    recipe = {name: getattr(step, name) for name in ("epochs", "batch_size", "learning_rate", "seed")}
-    parameters = sum(parameter.numel() for parameter in learner.classifier.parameters())
-    machine = {"torch": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
-    config = dataclasses.replace(config, training=recipe | results | machine | {"parameters": parameters})
-    save(step.model, learner.classifier, config, curve)
-    write_metrics(step.metrics, results)
-    model = {"architecture": config.architecture, **config.options, "dataset": config.dataset, "parameters": parameters}
-    return {"model": model | recipe, "metrics": results}
-
-
-def choose_device(step: Train) -> torch.device:
-    """Where to train. Raises StepError where a GPU was asked for and is not there: never silently on the CPU."""
-    if step.gpus == "0":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise StepError(
-            f"train asked for {step.gpus} {step.gpu_type} and PyTorch {torch.__version__} sees none; check the node's "
-            "driver and the image's torch, or ask for --gpus 0"
-        )
-    return torch.device("cuda")
+        # results
+        results = course.results(batches.images)
+        training = facts(step, recipe, choices, classifier, ranks) | results
+        config = dataclasses.replace(config, training=training)
+        if told:
+            save(step.model, learner.judged, config, course.curve)
+            write(step.metrics, json.dumps(results, indent=2) + "\n")
+            write(step.curves, told.page())
+            checkpoints.clear()
+    return metadata(config, results)
 
 
 def describe(step: Train, manifest: Manifest) -> ModelConfig:
     """The config of the model to train; `training` is filled in when it is done."""
+    lenet5 = {"activation": step.activation, "pooling": step.pooling, "bias": step.bias}
     return ModelConfig(
         architecture=step.architecture,
-        options={"activation": step.activation, "pooling": step.pooling, "bias": step.bias},
+        options=lenet5 if step.architecture == "lenet5" else {},
         classes=manifest.classes,
         shape=input_shape(step, manifest),
         mean=manifest.mean,
@@ -112,7 +102,7 @@ def describe(step: Train, manifest: Manifest) -> ModelConfig:
 
 
 def input_shape(step: Train, manifest: Manifest) -> tuple[int, int, int]:
-    """Height, width and channels that the network takes. Raises UserError where raw pixels are wanted in another size.
+    """Height, width and channels that the network is given. Raises UserError where raw pixels are to have another size.
 
     Image files are fitted to a square; raw pixels are taken as they are.
     """
@@ -121,39 +111,168 @@ def input_shape(step: Train, manifest: Manifest) -> tuple[int, int, int]:
         must = f"be 0 or {height}: the dataset holds raw pixels of {height}x{width}"
         require(step.image_size in (0, height), "image_size", step.image_size, must)
         return height, width, channels
-    sides = SIZES[step.architecture]
-    side = step.image_size or (height if height and height == width and height in sides else sides[0])
+    side = fitted_side(step.architecture, height, width, step.image_size)
     return side, side, channels
 
 
-def run_epoch(learner: Learner, batches: Iterable[tuple[Tensor, Tensor]], progress: Progress, name: str) -> float:
-    """One pass over the training split; returns the mean loss."""
-    learner.classifier.train()
-    total, count = 0.0, 0
-    for number, (images, labels) in enumerate(batches, 1):
-        rate = learner.learning_rate
-        loss = learner.learn(images, labels)
-        check_loss(loss, f"in {name}, batch {number}", rate)
-        progress.advance(len(labels), f"{name}, loss {loss:.4f}, learning rate {rate:.2g}")
-        total, count = total + loss * len(labels), count + len(labels)
-    return total / count
+def begin(step: Train, classifier: Classifier, config: ModelConfig, store: Store) -> str:
+    """Has the weights start as the step says, and says in a sentence what was found."""
+    if step.start == "scratch":
+        return ""
+    from components.models.start import start
+
+    return start(classifier, config, step.start, store, step.model_name)
 
 
-def check_loss(loss: float, where: str, rate: float) -> None:
-    """Raises StepError unless the loss is a number."""
-    if not math.isfinite(loss):
-        raise StepError(f"loss is {loss} {where}, at learning rate {rate:.3g}; try a smaller --learning-rate")
+def identity(step: Train, config: ModelConfig, store: Store) -> str:
+    """What tells a training from others: 16 hexadecimal digits of the SHA-256 of all that decides its outcome.
+
+    Not of how many processes it has: a training may go on with more or fewer of them.
+    """
+    names = ("epochs", "batch_size", "learning_rate", "recipe", "seed", "start")
+    decisive = dataclasses.asdict(config) | {name: getattr(step, name) for name in names}
+    if step.start == "champion" and (champion := registry.champion(store, step.model_name)):
+        decisive["champion"] = champion.digest
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def summarize(curve: list[Row], images: int) -> Row:
-    """The results in numbers; `images` counts every pass."""
-    seconds = sum(row["seconds"] for row in curve)
-    data_wait = sum(row["data_wait"] * row["seconds"] for row in curve) / seconds
-    last = {name: curve[-1][name] for name in ("train_loss", "validation_loss", "validation_accuracy")}
-    return last | {"seconds": seconds, "images_per_second": images / seconds, "data_wait": data_wait}
+def load(
+    step: Train,
+    recipe: Recipe,
+    store: Store,
+    manifest: Manifest,
+    config: ModelConfig,
+    batch_size: int,
+    device: torch.device,
+    ranks: Ranks,
+) -> tuple[TrainingBatches, OrderedBatches]:
+    """The training and the validation split. Raises UserError where a batch is too small for the ranks."""
+    must = f"be a multiple of the {ranks.ranks} processes, and two images for each"
+    fits = batch_size % ranks.ranks == 0 and (ranks.ranks == 1 or batch_size >= 2 * ranks.ranks)
+    require(fits, "batch_size", batch_size, must)
+    changes = policy(recipe.augment if recipe.augment in ("trivial", "rand") else "none")
+    here: dict[str, Any] = {"rank": ranks.rank, "ranks": ranks.ranks, "device": device}
+    batches = TrainingBatches(
+        *(store, manifest, config.shape, batch_size, step.seed),
+        augment=UNCHANGED if recipe.augment == "none" else chain(DISTORT, changes),
+        policy=changes,
+        everywhere=ranks.everywhere,
+        **here,
+    )
+    return batches, OrderedBatches(store, manifest, "validation", config.shape, **here)
 
 
-def write_metrics(path: Path, results: Row) -> None:
-    """Writes the results as JSON."""
-    with aside(path) as file:
-        file.write_text(json.dumps(results, indent=2) + "\n")
+def make_learner(
+    step: Train,
+    recipe: Recipe,
+    classifier: Classifier,
+    manifest: Manifest,
+    batches: int,
+    choices: State,
+    ranks: Ranks,
+) -> Learner:
+    """The learner for all epochs of so many batches."""
+    weights = class_weights(manifest).to(classifier.scale.device) if recipe.class_weights == "balanced" else None
+    return Learner(
+        classifier,
+        recipe,
+        classes=len(manifest.classes),
+        batches=step.epochs * batches,
+        epochs=step.epochs,
+        learning_rate=choices["learning_rate"],
+        precision=choices["precision"],
+        weights=weights,
+        ranks=ranks,
+    )
+
+
+def class_weights(manifest: Manifest) -> Tensor:
+    """How much each class weighs, float32 [K]: inversely to its images, and 1 in the mean over all images."""
+    counts = torch.tensor([manifest.counts["train"][name] for name in manifest.classes], dtype=torch.float32)
+    return counts.sum() / (len(counts) * counts)
+
+
+def resume(learner: Learner, state: State | None, seed: int) -> Course:
+    """Where to begin: at the start, or where the checkpoint was written."""
+    if state is None:
+        # Ranks drop out other units; their weights were made alike.
+        torch.manual_seed(seed + learner.ranks.rank)
+        return Course()
+    learner.restore(state["learner"])
+    if learner.ranks.first:
+        restore_random_state(state["random"])
+    else:
+        torch.manual_seed(seed + learner.ranks.rank)
+    return Course(**state["course"])
+
+
+def journal(
+    step: Train,
+    store: Store,
+    folder: str,
+    manifest: Manifest,
+    batches: TrainingBatches,
+    course: Course,
+    ranks: Ranks,
+) -> Journal | None:
+    """What tells of the training, on the rank that speaks."""
+    if not ranks.first:
+        return None
+    return Journal(
+        store,
+        folder.rstrip("/"),
+        title=f"{step.model_name}: {step.architecture}",
+        epochs=step.epochs,
+        batches=len(batches),
+        images=batches.images,
+        validation=manifest.counts["validation"],
+        curve=course.curve,
+        done=(course.epoch - 1) * len(batches) + course.batch,
+    )
+
+
+def announce(told: Journal | None, notes: list[str], course: Course) -> None:
+    """Says once what was chosen and where the training begins."""
+    if course.epoch > 1 or course.batch:
+        notes = [*notes, f"goes on from a checkpoint after batch {course.batch} of epoch {course.epoch}"]
+    for note in filter(None, notes):
+        if told:
+            told.note(note)
+
+
+def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
+    """What is left of an epoch, and its validation."""
+    learner, course = loop.learner, loop.course
+    loop.run_epoch()
+    loss, accuracy = judge(learner.judged, loop.watched(validation), learner.ranks)
+    check_loss(loss, f"after epoch {course.epoch}/{loop.epochs}", learner.learning_rate)
+    loop.tick()
+    row = course.finish_epoch(loss, accuracy, learner.learning_rate)
+    if learner.recipe.patience and course.best_epoch == row["epoch"]:
+        course.best = {name: value.clone() for name, value in learner.judged.state_dict().items()}
+    if loop.journal:
+        loop.journal.epoch(row)
+
+
+def facts(step: Train, recipe: Recipe, choices: State, classifier: Classifier, ranks: Ranks) -> Row:
+    """What the model's config says of how it was trained, besides the results."""
+    parameters = sum(parameter.numel() for parameter in classifier.parameters())
+    chosen = {name: choices[name] for name in ("batch_size", "learning_rate", "precision", "compile")}
+    device = classifier.scale.device
+    machine = {"torch": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
+    given = {"epochs": step.epochs, "seed": step.seed, "start": step.start, "parameters": parameters}
+    return given | chosen | {"recipe": dataclasses.asdict(recipe), "processes": ranks.ranks} | machine
+
+
+def metadata(config: ModelConfig, results: Row) -> Metadata:
+    """What the UI shows of the artifacts."""
+    names = ("epochs", "batch_size", "learning_rate", "seed", "parameters")
+    trained = {name: config.training[name] for name in names}
+    model = {"architecture": config.architecture, **config.options, "dataset": config.dataset}
+    return {"model": model | trained, "metrics": results}
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with aside(path) as copy:
+        copy.write_text(text, encoding="utf-8")

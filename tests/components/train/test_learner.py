@@ -1,31 +1,61 @@
+import copy
+import itertools
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from components.models.artifact import build
-from components.train import learner
 from components.train.learner import Learner, judge
+from components.train.recipe import read_recipe
 from tests.components.models.test_artifact import CONFIG
 
-IMAGES = torch.randint(0, 256, (30, 28, 28, 1), dtype=torch.uint8)
 LABELS = torch.arange(30) % 3
+
+NOISE = torch.randint(0, 100, (30, 28, 28, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = NOISE + (70 * LABELS).to(torch.uint8).view(-1, 1, 1, 1)
 BATCHES = [(IMAGES, LABELS)]
 
 
-def test_a_learner_learns_a_batch_by_heart() -> None:
-    pupil = Learner(build(CONFIG), batches=60, learning_rate=0.005)
-    losses = [pupil.learn(IMAGES, LABELS) for _ in range(60)]
+def pupil(recipe: str = "", batches: int = 60, rate: float = 0.005, **options: Any) -> Learner:
+    torch.manual_seed(0)
+    classes = len(CONFIG.classes)
+    options = {"classes": classes, "batches": batches, "epochs": 1, "learning_rate": rate, **options}
+    return Learner(build(CONFIG), read_recipe(recipe), **options)
+
+
+def learn(learner: Learner, images: Tensor = IMAGES, labels: Tensor = LABELS) -> float:
+    return learner.learn(images, learner.targets(labels), len(labels)).item()
+
+
+def gradients(learner: Learner) -> list[Tensor]:
+    found = [parameter.grad for parameter in learner.classifier.parameters()]
+    return [gradient.clone() for gradient in found if gradient is not None]
+
+
+def weights(learner: Learner) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in learner.classifier.parameters()]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["", "optimizer=sgd schedule=cosine", "optimizer=lamb", "precision=bf16", "ema=0.5", "clip=1"]
+)
+def test_a_learner_learns_a_batch_by_heart(recipe: str) -> None:
+    learner = pupil(recipe, rate=0.03 if "optimizer" in recipe else 0.005)
+    losses = [learn(learner) for _ in range(60)]
     assert losses[-1] < losses[0] / 2
-    assert judge(pupil.classifier, BATCHES)[1] == 1.0
+    assert judge(learner.judged, BATCHES)[1] == 1.0
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 4, 10])
 def test_the_learning_rate_rises_to_its_peak_and_ends_near_zero(batches: int) -> None:
-    pupil = Learner(build(CONFIG), batches, learning_rate=0.01)
-    rates = [pupil.learning_rate]
+    learner = pupil(batches=batches, rate=0.01)
+    rates = [learner.learning_rate]
     for _ in range(batches):
-        pupil.learn(IMAGES, LABELS)
-        rates.append(pupil.learning_rate)
+        learn(learner)
+        rates.append(learner.learning_rate)
     assert max(rates) <= 0.01
     assert rates[-1] <= 1e-6
 
@@ -43,26 +73,86 @@ def test_a_judgement_covers_every_image_whatever_the_batches() -> None:
     assert judge(classifier, sevens) == pytest.approx(judge(classifier, BATCHES))
 
 
-def test_a_step_goes_down_the_smoothed_loss_and_tells_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learner, "SMOOTHING", 0.3)
-    pupil = Learner(build(CONFIG), batches=1, learning_rate=0.01)
-    logits = pupil.classifier(IMAGES)
-    smoothed = F.cross_entropy(logits, LABELS, label_smoothing=0.3)
-    bias = pupil.classifier.get_parameter("network.output.bias")
-    (expected,) = torch.autograd.grad(smoothed, bias, retain_graph=True)
-    told = pupil.learn(IMAGES, LABELS)
-    assert told == pytest.approx(F.cross_entropy(logits, LABELS).item())
-    assert bias.grad is not None
-    assert torch.allclose(bias.grad, expected, atol=1e-6)
+@pytest.mark.parametrize("smoothing", [0.0, 0.05, 0.3])
+def test_a_step_goes_down_the_smoothed_loss_and_tells_the_plain_one(smoothing: float) -> None:
+    learner = pupil(f"label_smoothing={smoothing}")
+    logits = learner.classifier(IMAGES)
+    smoothed = F.cross_entropy(logits, LABELS, label_smoothing=smoothing)
+    expected = torch.autograd.grad(smoothed, list(learner.classifier.parameters()), retain_graph=True)
+    assert learn(learner) == pytest.approx(F.cross_entropy(logits, LABELS).item())
+    for gradient, wanted in zip(gradients(learner), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted)
 
 
-def test_the_gradient_is_that_of_the_smoothed_cross_entropy() -> None:
-    pupil = Learner(build(CONFIG), batches=1, learning_rate=0.01)
-    images = torch.randint(0, 256, (16, *CONFIG.shape), dtype=torch.uint8)
-    labels = torch.randint(0, len(CONFIG.classes), (16,))
-    loss = F.cross_entropy(pupil.classifier(images), labels, label_smoothing=learner.SMOOTHING)
-    expected = torch.autograd.grad(loss, list(pupil.classifier.parameters()))
-    pupil.learn(images, labels)
-    for parameter, gradient in zip(pupil.classifier.parameters(), expected, strict=True):
-        assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, gradient)
+def test_weighted_classes_have_the_gradient_of_the_weighted_loss() -> None:
+    given = torch.tensor([0.5, 2.0, 0.5])
+    learner = pupil("label_smoothing=0", weights=given)
+    loss = (F.cross_entropy(learner.classifier(IMAGES), LABELS, reduction="none") * given[LABELS]).mean()
+    expected = torch.autograd.grad(loss, list(learner.classifier.parameters()))
+    learn(learner)
+    for gradient, wanted in zip(gradients(learner), expected, strict=True):
+        torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(parts: int) -> None:
+    whole, divided = pupil(), pupil(f"accumulate={parts}")
+    assert learn(divided) == pytest.approx(learn(whole), rel=1e-5)
+    for gradient, wanted in zip(gradients(divided), gradients(whole), strict=True):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_the_norm_of_the_gradient_is_clipped() -> None:
+    learner = pupil("clip=0.01")
+    learn(learner)
+    assert torch.cat([gradient.flatten() for gradient in gradients(learner)]).norm() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_an_average_follows_the_weights_slowly_and_is_what_is_judged() -> None:
+    learner = pupil("ema=0.9")
+    learn(learner)
+    before = copy.deepcopy(dict(learner.judged.state_dict()))
+    learn(learner)
+    after, now = learner.judged.state_dict(), learner.classifier.state_dict()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], 0.9 * value + 0.1 * now[name])
+
+
+@pytest.mark.parametrize("recipe", ["", "optimizer=sgd", "ema=0.9", "optimizer=lamb schedule=step", "precision=bf16"])
+def test_a_restored_learner_goes_on_bit_for_bit(recipe: str) -> None:
+    straight = pupil(recipe)
+    for _ in range(3):
+        learn(straight)
+    state = copy.deepcopy(straight.state())
+    other = pupil(recipe)
+    other.restore(state)
+    for learner in (straight, other):
+        for _ in range(3):
+            learn(learner)
+    assert straight.learning_rate == other.learning_rate
+    assert all(torch.equal(one, two) for one, two in zip(weights(straight), weights(other), strict=True))
+
+
+def test_a_gradient_scaler_is_restored_too() -> None:
+    learner = pupil()
+    learner.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    other = pupil()
+    other.scaler = torch.amp.GradScaler("cpu")
+    other.restore(learner.state())
+    assert other.scaler.get_scale() == 8.0
+
+
+def test_frozen_stages_stay_as_they_are() -> None:
+    learner = pupil("freeze=2")
+    before = weights(learner)
+    learn(learner)
+    changed = [not torch.equal(one, two) for one, two in zip(before, weights(learner), strict=True)]
+    assert 0 < sum(changed) < len(changed)
+    assert changed == sorted(changed)  # the first ones are frozen
+
+
+def test_a_stage_learns_more_slowly_than_the_one_after_it() -> None:
+    learner = pupil("layer_decay=0.5 schedule=constant", rate=0.01)
+    rates = [group["lr"] for group in learner.optimizer.param_groups]
+    assert rates[-1] == 0.01
+    assert all(after == pytest.approx(2 * before) for before, after in itertools.pairwise(rates))

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ from tests.samples import write_tree
 
 def step(dataset: Path, store: DirectoryStore, out: Path, **options: Any) -> Train:
     parameters: dict[str, Any] = {"epochs": 2, "batch_size": 64, **options}
-    return Train(dataset=dataset, store=store.uri, model=out / "model", metrics=out / "metrics", **parameters)
+    outputs = {name: out / name for name in ("model", "metrics", "curves")}
+    return Train(dataset=dataset, store=store.uri, **outputs, **parameters)
 
 
 def command(step: Train) -> list[str]:
@@ -84,7 +86,8 @@ def test_the_curve_has_a_row_an_epoch(tiny_step: Callable[..., Train], capsys: p
     }
     assert curve[-1]["validation_accuracy"] == metadata["metrics"]["validation_accuracy"]
     assert curve[0]["learning_rate"] > curve[-1]["learning_rate"]
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [f"epoch {n}/3" for n in (1, 2, 3)]
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in told if line.startswith("epoch")] == [f"epoch {n}/3" for n in (1, 2, 3)]
 
 
 def test_the_validation_split_alone_steers(tiny_step: Callable[..., Train]) -> None:
@@ -189,9 +192,13 @@ def test_a_shard_that_is_gone_is_named_and_nothing_is_written(
     ("options", "told"),
     [
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
-        ({"learning_rate": -0.1}, "learning_rate must be a positive number, not -0.1"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a positive number, not nan"),
+        ({"batch_size": -1}, "batch_size must be at least 0, not -1"),
+        ({"learning_rate": -0.1}, "learning_rate must be 0 or a positive number, not -0.1"),
+        ({"learning_rate": float("nan")}, "learning_rate must be 0 or a positive number, not nan"),
+        ({"gpus": "two"}, "gpus must be a whole number, 0 or more, not 'two'"),
+        ({"nodes": 0}, "nodes must be at least 1, not 0"),
+        ({"recipe": "optimiser=sgd"}, "unknown part of a recipe 'optimiser'; did you mean 'optimizer'?"),
+        ({"start": "champ"}, "unknown start 'champ'; did you mean 'champion'?"),
         ({"seed": -1}, "seed must be at least 0, not -1"),
         ({"architecture": "lenet-5"}, "unknown architecture 'lenet-5'; did you mean 'lenet5'?"),
         ({"pooling": "average"}, "unknown pooling 'average'; did you mean 'avg'? (choices: max, avg)"),
@@ -206,7 +213,7 @@ def test_a_bad_parameter_is_refused_before_any_work(
 
 
 def test_the_command_line_refuses_an_unknown_activation_with_a_hint(tmp_path: Path) -> None:
-    paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics")]
+    paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics", "curves")]
     ended = run(sys.executable, "-m", "components.train", *paths, "--activation=rleu")
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: unknown activation 'rleu'; did you mean 'relu'?")
@@ -226,8 +233,8 @@ def test_a_diverging_process_ends_with_one_sentence(tiny_step: Callable[..., Tra
     diverging = tiny_step(learning_rate=1e30)
     ended = run(*command(diverging))
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: loss is ")
-    assert ended.stderr.count("\n") == 1
+    assert re.search("^error: loss is .*\n\\Z", ended.stderr, re.M)
+    assert "Traceback" not in ended.stderr
     assert not diverging.model.parent.exists()
 
 
@@ -239,7 +246,7 @@ def test_an_interrupted_training_leaves_no_half_model(
     interrupted = tiny_step(epochs=100_000)
     with subprocess.Popen(command(interrupted), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("epoch 1/100000")
+        assert any(line.startswith("epoch 1/100000") for line in process.stdout)
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
     assert process.returncode == code
@@ -255,9 +262,8 @@ def test_one_epoch_of_mnist_reaches_97_percent(mnist: Ingested, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingested, tmp_path: Path) -> None:
-    recipe = Train(
-        dataset=mnist.manifest, store=mnist.store.uri, model=tmp_path / "model", metrics=tmp_path / "metrics"
-    )
+    outputs = {name: tmp_path / name for name in ("model", "metrics", "curves")}
+    recipe = Train(dataset=mnist.manifest, store=mnist.store.uri, **outputs)
     train(recipe)
     test = OrderedBatches(mnist.store, read_manifest(mnist.manifest), "test", (28, 28, 1))
     classifier, _ = load(recipe.model)
@@ -265,7 +271,7 @@ def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingest
 
 
 def test_a_gpu_that_was_asked_for_and_is_not_there_fails_at_once(tmp_path: Path) -> None:
-    paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics")]
+    paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics", "curves")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(
         [sys.executable, "-m", "components.train", *paths, "--gpus=1"], capture_output=True, text=True, env=environment

@@ -1,0 +1,82 @@
+"""What this machine has, and what is chosen for it where nothing was asked for."""
+
+from pathlib import Path
+
+import torch
+
+from components.models.artifact import Classifier, ModelConfig
+from components.step import StepError
+from components.train.checkpoint import State
+from components.train.interface import Train
+from components.train.ranks import Ranks
+from components.train.recipe import Recipe
+
+BATCH_SIZES = {"lenet5": 256}
+"""Of networks whose recipe was found here."""
+CPU_BATCH_SIZE = 64
+"""Of the others: on a processor larger ones are no faster."""
+RATES = {"adamw": 0.001, "sgd": 0.1}
+"""The usual highest learning rates for batches of RATE_IMAGES; other optimizers have that of adamw."""
+RATE_IMAGES = 256
+LENET5_RATE = 0.006
+"""Of LeNet-5 with adamw, chosen by the validation accuracy on MNIST."""
+
+
+def choose(step: Train, recipe: Recipe, classifier: Classifier, config: ModelConfig, ranks: Ranks) -> State:
+    """Precision, batch size, learning rate and whether to compile; `notes` says in sentences what was chosen."""
+    device = classifier.scale.device
+    precision = choose_precision(recipe, device)
+    batch_size = step.batch_size or BATCH_SIZES.get(step.architecture, CPU_BATCH_SIZE * ranks.ranks)
+    rate = choose_rate(step, recipe, batch_size)
+    notes = [f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on {device}"]
+    return {
+        "batch_size": batch_size,
+        "learning_rate": rate,
+        "precision": precision,
+        "compile": False,
+        "notes": notes,
+    }
+
+
+def choose_device(step: Train, local_rank: int) -> torch.device:
+    """Where to train. Raises StepError where a GPU was asked for and is not there: never silently on the CPU."""
+    if step.gpus == "0":
+        return torch.device("cpu")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found < int(step.gpus):
+        raise StepError(
+            f"train asked for {step.gpus} {step.gpu_type} and PyTorch {torch.__version__} sees {found or 'none'}; "
+            "check the node's driver and the image's torch, or ask for --gpus 0"
+        )
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+    return torch.device("cuda", local_rank)
+
+
+def choose_precision(recipe: Recipe, device: torch.device) -> str:
+    """bf16 where the hardware multiplies it faster than fp32, fp16 on older GPUs, unless the recipe says it."""
+    if recipe.precision != "auto":
+        return recipe.precision
+    if device.type == "cpu":
+        return "bf16" if _has_amx() else "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+
+
+def choose_rate(step: Train, recipe: Recipe, batch_size: int) -> float:
+    """The highest learning rate; SGD's grows with the batch (Goyal et al., 2017), Adam's with its root."""
+    if step.learning_rate:
+        return step.learning_rate
+    if step.architecture == "lenet5" and recipe.optimizer == "adamw":
+        return LENET5_RATE
+    larger = batch_size / RATE_IMAGES
+    return RATES.get(recipe.optimizer, RATES["adamw"]) * (larger if recipe.optimizer == "sgd" else larger**0.5)
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies matrices of bf16 in tiles; without that bf16 is slower than fp32."""
+    try:
+        return " amx_bf16 " in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
