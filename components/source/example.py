@@ -53,6 +53,8 @@ class Source(Protocol):
     """"tree", "table", "parquet", "webdataset" or "idx"."""
     uri: str
     """Absolute where it is a path."""
+    by_file: bool
+    """Whether every piece is an image in a file of its own, so that pieces cost the same in any order."""
     shape: Shape | None
     """Where the images are raw pixels; None where they are image files."""
     splits: frozenset[str]
@@ -61,7 +63,7 @@ class Source(Protocol):
     The others are cut from what it calls `train` or does not assign.
     """
     passed_over: Counter[str]
-    """The files that `pieces` came across and that are no part of the layout, by suffix."""
+    """The files that `pieces` came across and that are no part of the layout, by suffix; links as storage.LINK."""
 
     def pieces(self) -> Iterator[Piece]:
         """Every piece, streamed, in an order that depends on the source alone."""

@@ -69,6 +69,7 @@ class Idx:
     """A folder of four IDX files that are named like MNIST's, plain or gzipped; the source gives its own test split."""
 
     kind = "idx"
+    by_file = False
     splits: frozenset[str] = frozenset({"test"})
 
     def __init__(self, store: Store, hashes: Mapping[str, str] | None = None, uri: str = "") -> None:

@@ -40,6 +40,7 @@ class Parquet:
     """A folder of files, or one of them; a row group is a piece."""
 
     kind = "parquet"
+    by_file = False
 
     def __init__(self, store: Store, only: str = "") -> None:
         """Raises UserError where the first file is damaged, or its columns are none that can be read."""
@@ -58,7 +59,7 @@ class Parquet:
         self.passed_over.clear()
 
     def _files(self) -> Iterator[Object]:
-        for found in [self.store.stat(self.only)] if self.only else self.store.objects(""):
+        for found in [self.store.stat(self.only)] if self.only else self.store.objects("", self.passed_over):
             if is_parquet(found.key):
                 yield found
             else:

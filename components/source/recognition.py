@@ -90,7 +90,8 @@ def recognise_folder(store: Store) -> str:
     kinds: Counter[str] = Counter()
     suffixes: Counter[str] = Counter()
     names: list[str] = []
-    for found in store.objects(""):
+    links: Counter[str] = Counter()
+    for found in store.objects("", links):
         kinds.update(kind for kind in [kind_of(found.key)] if kind)
         suffixes[suffix(found.key)] += 1
         names += [repr(found.key)] if len(names) < 3 else []
@@ -98,6 +99,11 @@ def recognise_folder(store: Store) -> str:
             break
     if len(kinds) == 1:
         return next(iter(kinds))
+    if not names and links:
+        raise UserError(
+            f"source {store.uri!r} has nothing but {links.total():,} symbolic links that lead out of it or to folders, "
+            "which are not followed; put the files themselves there"
+        )
     if not names:
         raise UserError(f"source {store.uri!r} is empty, or does not exist; supported are {SUPPORTED}")
     what = f"has files of several layouts ({', '.join(sorted(kinds))})" if kinds else "has no layout that is known"

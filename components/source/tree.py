@@ -17,6 +17,7 @@ class Tree:
     """A folder of folders of images; other files are passed over."""
 
     kind = "tree"
+    by_file = True
     shape: Shape | None = None
 
     def __init__(self, store: Store) -> None:
@@ -28,7 +29,7 @@ class Tree:
     def pieces(self) -> Iterator[Piece]:
         """The images. Raises UserError where folders of splits and of classes lie side by side."""
         tops = _Tops(self.uri)
-        for found in self.store.objects(""):
+        for found in self.store.objects("", self.passed_over):
             if not is_image(found.key):
                 self.passed_over[suffix(found.key)] += 1
                 continue

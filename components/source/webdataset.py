@@ -35,6 +35,7 @@ class WebDataset:
     """A folder of archives, or one of them; each is a piece, and of the split that its path says."""
 
     kind = "webdataset"
+    by_file = False
     shape: Shape | None = None
 
     def __init__(self, store: Store, only: str = "") -> None:
@@ -44,7 +45,7 @@ class WebDataset:
         self.passed_over: Counter[str] = Counter()
 
     def pieces(self) -> Iterator[Piece]:
-        for found in [self.store.stat(self.only)] if self.only else self.store.objects(""):
+        for found in [self.store.stat(self.only)] if self.only else self.store.objects("", self.passed_over):
             if not is_archive(found.key):
                 self.passed_over[suffix(found.key)] += 1
                 continue

@@ -10,14 +10,16 @@ from urllib.parse import unquote
 
 from components.step import UserError
 from components.storage.directory import DirectoryStore
-from components.storage.store import COPIED_AT_ONCE, NotFound, Object, Store, aside, check_key
+from components.storage.store import COPIED_AT_ONCE, LINK, LeadsOut, NotFound, Object, Store, aside, check_key
 
 if TYPE_CHECKING:
     from components.storage.s3 import S3Store
 
 __all__ = [
     "COPIED_AT_ONCE",
+    "LINK",
     "DirectoryStore",
+    "LeadsOut",
     "NotFound",
     "Object",
     "S3Store",

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from components.step import StepError, UserError
 from components.storage.store import (
     COPIED_AT_ONCE,
+    LINK,
+    LeadsOut,
     NotFound,
     Object,
     aside,
@@ -78,12 +81,19 @@ class DirectoryStore:
     def _path(self, key: str) -> Path:
         check_key(key)
         path = self.root / key
-        if not self._is_inside(path):
-            raise UserError(f"{key} in {self.uri!r} leads out of it by a symbolic link; put the file itself there")
+        if not self._is_inside(key):
+            raise LeadsOut(f"{key} in {self.uri!r} leads out of it by a symbolic link; put the file itself there")
         return path
 
-    def _is_inside(self, path: Path) -> bool:
-        return os.path.realpath(path).startswith(self._real)
+    def _is_inside(self, key: str) -> bool:
+        """Whether no link on the way leads out; only where there is one is it resolved, which takes long."""
+        way = self._real
+        for name in key.split("/"):
+            way += name
+            if os.path.islink(way):  # noqa: PTH114 (to make a Path takes longer than to ask)
+                return os.path.realpath(self._real + key).startswith(self._real)
+            way += "/"
+        return True
 
     @cached_property
     def _real(self) -> str:
@@ -116,6 +126,10 @@ class DirectoryStore:
             for folder in grown:
                 _sync(folder)
 
+    def remove(self, key: str) -> None:
+        with self._writing():
+            self._path(key).unlink(missing_ok=True)
+
     def create(self, key: str, content: bytes) -> bool:
         return self.swap(key, None, content)
 
@@ -144,39 +158,44 @@ class DirectoryStore:
             raise NotFound(key)
         return Object(key, stat.st_size, _version(stat))
 
-    def objects(self, prefix: str) -> Iterator[Object]:
+    def objects(self, prefix: str, passed_over: Counter[str] | None = None) -> Iterator[Object]:
         folder = prefix[: prefix.rfind("/") + 1]
         if self._path(prefix + "*").parent.is_dir():
-            yield from self._below(folder, prefix)
+            yield from self._below(folder, prefix, Counter() if passed_over is None else passed_over)
 
     def keys(self, prefix: str) -> Iterator[str]:
         return (found.key for found in self.objects(prefix))
 
-    def _below(self, folder: str, prefix: str) -> Iterator[Object]:
+    def _below(self, folder: str, prefix: str, passed_over: Counter[str]) -> Iterator[Object]:
         """The objects in a folder, which is "" or ends with "/"; of the folders on the way to it the names are held."""
-        for name in self._names(folder):
-            key = folder + name
-            if name.endswith("/"):
-                if key.startswith(prefix) or prefix.startswith(key):
-                    yield from self._below(key, prefix)
-            elif key.startswith(prefix):
-                with self._listing(folder):
-                    stat = (self.root / key).stat()
-                yield Object(key, stat.st_size, _version(stat))
+        with self._listing(folder):
+            for name in self._names(folder, passed_over):
+                key = folder + name
+                if name.endswith("/"):
+                    if key.startswith(prefix) or prefix.startswith(key):
+                        yield from self._below(key, prefix, passed_over)
+                elif key.startswith(prefix):
+                    stat = os.stat(self._real + key)  # noqa: PTH116 (likewise)
+                    yield Object(key, stat.st_size, _version(stat))
 
-    def _names(self, folder: str) -> list[str]:
+    def _names(self, folder: str, passed_over: Counter[str]) -> list[str]:
         """The names in a folder. Python sorts text by code point, which is the order of its UTF-8 bytes."""
-        with self._listing(folder), os.scandir(self.root / folder) as entries:
-            return sorted(entry.name + "/" * entry.is_dir() for entry in entries if self._is_listed(folder, entry))
+        with os.scandir(self._real + folder) as entries:
+            return sorted(
+                entry.name + "/" * entry.is_dir() for entry in entries if self._is_listed(folder, entry, passed_over)
+            )
 
-    def _is_listed(self, folder: str, entry: os.DirEntry[str]) -> bool:
+    def _is_listed(self, folder: str, entry: os.DirEntry[str], passed_over: Counter[str]) -> bool:
         if entry.name.startswith("."):
             return False
         if not is_key(entry.name):
             raise UserError(f"{folder + entry.name!r} in {self.uri!r} is no UTF-8; rename it")
-        if entry.is_symlink():  # a folder may lead back to where it is linked from
-            return entry.is_file() and self._is_inside(Path(entry.path))
-        return entry.is_dir() or entry.is_file()
+        if not entry.is_symlink():
+            return entry.is_dir() or entry.is_file()
+        # A folder may lead back to where it is linked from.
+        listed = self._is_inside(folder + entry.name) and Path(entry.path).is_file()
+        passed_over[LINK] += not listed
+        return listed
 
     @contextmanager
     def _listing(self, folder: str) -> Iterator[None]:

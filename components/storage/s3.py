@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -174,7 +175,7 @@ class S3Store:
 
     # Listing.
 
-    def objects(self, prefix: str) -> Iterator[Object]:
+    def objects(self, prefix: str, passed_over: Counter[str] | None = None) -> Iterator[Object]:
         start, last = self._name(prefix + "*")[:-1], None
         while True:
             with self._speaking(start):
@@ -221,6 +222,10 @@ class S3Store:
                     raise
             time.sleep(connection.pause(failures))
         raise StepError(f"store {self.uri} could not put the parts of {self._key(name)} together")
+
+    def remove(self, key: str) -> None:
+        name = self._name(key)
+        self._ask(name, lambda: self.client.remove_object(self.bucket, name))
 
     def create(self, key: str, content: bytes) -> bool:
         if self.honours_conditions():

@@ -5,16 +5,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from components.step import StepError, UserError
-from components.storage import DirectoryStore, NotFound
+from components.storage import LINK, DirectoryStore, NotFound
 
 
-def test_links_that_lead_out_are_neither_listed_nor_read(store: DirectoryStore, tmp_path: Path) -> None:
+def test_links_that_lead_out_are_counted_and_neither_listed_nor_read(store: DirectoryStore, tmp_path: Path) -> None:
     store.write("data/image", b"content")
     (tmp_path / "secret").write_bytes(b"hidden")
     (store.root / "data" / "inner").symlink_to("image")
@@ -22,7 +23,10 @@ def test_links_that_lead_out_are_neither_listed_nor_read(store: DirectoryStore, 
     (store.root / "data" / "broken").symlink_to("nowhere")
     (store.root / "data" / "loop").symlink_to(store.root / "data")
     (store.root / "away").symlink_to(tmp_path)
-    assert list(store.keys("")) == ["data/image", "data/inner"]
+    (store.root / "data" / "circle").symlink_to("circle")
+    passed_over: Counter[str] = Counter()
+    assert [found.key for found in store.objects("", passed_over)] == ["data/image", "data/inner"]
+    assert passed_over == {LINK: 5}
     assert store.read("data/inner") == b"content"
     for key in ("data/outer", "away/secret"):
         for use in (store.read, store.open, store.exists, lambda key: store.write(key, b"")):

@@ -44,13 +44,13 @@ def test_a_folder_is_recognised_without_being_listed_to_its_end(any_store: Store
 
     from components.source import recognition
 
-    def objects(prefix: str):  # type: ignore[no-untyped-def]
+    def objects(prefix: str, passed_over: object):  # type: ignore[no-untyped-def]
         from components.storage import Object
 
         yield from (Object(f"cat/{number:04}.jpg", 1, "") for number in range(recognition.LOOKED_AT))
         raise Listed
 
-    any_store.objects = objects  # type: ignore[method-assign]
+    any_store.objects = objects  # type: ignore[method-assign, assignment]
     assert recognition.recognise_folder(any_store) == "tree"
 
 
@@ -70,6 +70,14 @@ def test_a_table_in_a_folder_has_to_be_named(any_store: Store) -> None:
     uri = fill(any_store, {"labels.csv": b"uri,label\n"})
     assert "a .csv or .parquet table of uri and label" in refusal(uri)
     assert open_source(f"{uri}/labels.csv").kind == "table"
+
+
+def test_a_folder_of_links_is_refused_with_their_number(tmp_path: Path) -> None:
+    elsewhere = fill(open_store(str(tmp_path / "elsewhere")), {"cat/1.jpg": b""})
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "cat").symlink_to(f"{elsewhere}/cat")
+    (tmp_path / "tree" / "broken").symlink_to("nowhere")
+    assert "has nothing but 2 symbolic links" in refusal(str(tmp_path / "tree"))
 
 
 def test_an_empty_folder_is_refused(any_store: Store, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Folders of images by class."""
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from components.source import open_source
+from components.source.example import Rejected
 from components.source.tree import Tree
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, Store, open_store
@@ -85,12 +87,26 @@ def test_the_order_is_that_of_the_names_wherever_they_lie(any_store: Store) -> N
     assert names == sorted(files, key=str.encode)
 
 
-def test_links_are_not_followed_out_of_the_tree(tmp_path: Path) -> None:
+def test_links_are_counted_and_not_followed_out_of_the_tree(tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(b"secret")
     fill(open_store(str(tmp_path / "tree")), ANIMALS)
     (tmp_path / "tree" / "cat" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     (tmp_path / "tree" / "all").symlink_to(tmp_path)
-    assert len(examples(open_source(str(tmp_path / "tree")))) == 6
+    (tmp_path / "tree" / "cat" / "again.jpg").symlink_to("0.jpg")
+    source = open_source(str(tmp_path / "tree"))
+    assert len(examples(source)) == 7
+    assert source.passed_over == {"(symbolic link)": 2}
+
+
+def test_a_file_that_becomes_a_link_after_it_was_listed_is_rejected(tmp_path: Path) -> None:
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    source = open_source(fill(open_store(str(tmp_path / "tree")), ANIMALS))
+    pieces = list(source.pieces())
+    (tmp_path / "tree" / "cat" / "1.jpg").unlink()
+    (tmp_path / "tree" / "cat" / "1.jpg").symlink_to(tmp_path / "secret.jpg")
+    found = {entry.name: entry for entry in source.examples(pieces)}
+    assert found["cat/1.jpg"] == Rejected("cat/1.jpg", "changed", "became a link after it was listed")
+    assert len(found) == 6
 
 
 def test_a_file_that_changes_after_it_was_listed_is_rejected(any_store: Store) -> None:
@@ -139,19 +155,22 @@ def test_a_file_that_is_no_image_by_its_size_is_not_read(tmp_path: Path) -> None
 
 
 class Slow(DirectoryStore):
-    """Counts how many read at once."""
+    """The first file takes its time; of the others eight must be read at once."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.together = threading.Barrier(8)
 
     def read(self, key: str, start: int = 0, length: int | None = None, version: str | None = None) -> bytes:
-        self.together.wait(timeout=10)
+        if key == "cat/00.png":
+            time.sleep(0.1)
+        else:
+            self.together.wait(timeout=10)
         return super().read(key, start, length, version)
 
 
 def test_many_files_are_read_at_the_same_time_and_come_in_order(tmp_path: Path) -> None:
-    files = {f"cat/{number:02}.png": bytes([number]) * 2**20 for number in range(16)}  # each a batch by itself
+    files = {f"cat/{number:02}.png": bytes([number]) * 2**20 for number in range(17)}  # each a batch by itself
     fill(open_store(str(tmp_path)), files)
     source = Tree(Slow(tmp_path))
     assert [e.content for e in examples(source)] == list(files.values())
