@@ -1,6 +1,8 @@
 """Reading ahead: what is asked for next is on its way already, while what was asked for last is being worked on."""
 
 import io
+import resource
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +19,8 @@ R = TypeVar("R")
 THREADS = 32
 BYTES = 32 * 2**20
 """Of what has been read, or is being read, and was not asked for yet."""
+PATIENCE = 0.02
+"""Seconds that are waited in all before threads are thought of."""
 BLOCK = 4 * 2**20
 """Bytes of a large object that are read at once."""
 BLOCKS = 4
@@ -27,7 +31,37 @@ def ahead(work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int])
     """The items with what `work` makes of them, in their order; `weigh` says how many bytes that is about.
 
     At most `BYTES` lie ready, or one item that is larger. What `work` raises is raised when it is the item's turn.
+
+    Threads work ahead only where there is something to wait for. Small files that the machine has in memory cost up to
+    four times as much with threads, which then do little but take the interpreter's lock from each other.
     """
+    items = iter(items)
+    yield from _alone(work, items)
+    yield from _together(work, items, weigh)
+
+
+def _alone(work: Callable[[T], R], items: Iterator[T]) -> Iterator[tuple[T, R]]:
+    """The items until they were waited for longer than worked on."""
+    waited = worked = 0.0
+    for item in items:
+        start, started, waits = time.perf_counter(), time.thread_time(), _waits()
+        result = work(item)
+        spent = time.thread_time() - started
+        worked += spent
+        if _waits() > waits:
+            waited += time.perf_counter() - start - spent
+        yield item, result
+        if waited > max(PATIENCE, worked):
+            return
+
+
+def _waits() -> int:
+    """How often this thread gave the processor away to wait for something; other processes may take it, too."""
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_nvcsw
+
+
+def _together(work: Callable[[T], R], items: Iterator[T], weigh: Callable[[T], int]) -> Iterator[tuple[T, R]]:
+    """The items, on which threads work ahead."""
     waiting: deque[tuple[T, int, Future[R]]] = deque()
     weight = 0
     pool = ThreadPoolExecutor(THREADS)
@@ -45,6 +79,14 @@ def ahead(work: Callable[[T], R], items: Iterable[T], weigh: Callable[[T], int])
             yield done, result.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def growing(most: int) -> Iterator[int]:
+    """Sizes of batches: 1, 2, 4 and so on, and then always `most`, so that it is soon known how long they take."""
+    size = 1
+    while True:
+        yield min(size, most)
+        size = min(2 * size, most)
 
 
 def open_ahead(store: Store, found: Object) -> BinaryIO:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from components.source.ahead import ahead
+from components.source.ahead import ahead, growing
 from components.source.example import Example, Piece, Rejected
 from components.step import StepError
-from components.storage import NotFound, Store
+from components.storage import LeadsOut, NotFound, Store
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Of the images that are read, in small letters."""
@@ -64,10 +64,12 @@ def _bytes(wanted: Wanted) -> int:
 def _batches(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
     batch: list[Wanted] = []
     size = 0
+    lengths = growing(BATCH_FILES)
+    most = next(lengths)
     for file in wanted:
-        if batch and (size + _bytes(file) > BATCH_BYTES or len(batch) == BATCH_FILES):
+        if batch and (size + _bytes(file) > BATCH_BYTES or len(batch) == most):
             yield batch
-            batch, size = [], 0
+            batch, size, most = [], 0, next(lengths)
         batch.append(file)
         size += _bytes(file)
     if batch:
@@ -88,6 +90,8 @@ def _read(file: Wanted) -> Example | Rejected:
         content = file.store.read(file.key, version=piece["version"])
     except NotFound:
         return Rejected(file.name, "changed", "vanished after it was listed")
+    except LeadsOut:
+        return Rejected(file.name, "changed", "became a link after it was listed")
     except StepError:
         if _is_unchanged(file):
             raise

@@ -13,14 +13,14 @@ from typing import BinaryIO, NamedTuple
 
 import pyarrow.parquet as parquet
 
-from components.source.ahead import ahead
+from components.source.ahead import ahead, growing
 from components.source.columns import UNREADABLE, first_line, listed, require_type
 from components.source.example import Example, Piece, Rejected, Shape
 from components.source.files import Wanted, read_files, rejected
 from components.source.parquet import BUFFER, is_parquet
 from components.source.split import read_split
 from components.step import StepError, UserError
-from components.storage import NotFound, Store, check_key, open_store
+from components.storage import LeadsOut, NotFound, Store, check_key, open_store
 
 COLUMNS = ("uri", "label", "split", "group")
 REQUIRED = COLUMNS[:2]
@@ -46,6 +46,7 @@ class Table:
     """A table in a file; a row is a piece."""
 
     kind = "table"
+    by_file = True
     shape: Shape | None = None
 
     def __init__(self, store: Store, only: str) -> None:
@@ -95,6 +96,8 @@ class Table:
             found = store.stat(key)
         except NotFound:
             return rejected("unreadable", "does not exist")
+        except LeadsOut:
+            return rejected("unsafe name", "leads out of the folder of the table by a symbolic link")
         facts = {"label": row.label, "split": split, "group": row.group, "bytes": found.size, "version": found.version}
         return {name: value for name, value in facts.items() if value is not None}
 
@@ -116,7 +119,9 @@ class Table:
 
 
 def _batches(rows: Iterator[Row]) -> Iterator[list[Row]]:
-    while batch := list(islice(rows, ROWS)):
+    for most in growing(ROWS):
+        if not (batch := list(islice(rows, most))):
+            return
         yield batch
 
 

@@ -1,8 +1,12 @@
 """Reading ahead."""
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -19,13 +23,58 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(ahead.ahead(work, range(200), lambda _: 1)) == [(item, item * item) for item in range(200)]
 
 
+def test_what_takes_no_waiting_is_done_without_threads() -> None:
+    threads = [thread for _, thread in ahead.ahead(lambda _: threading.get_ident(), range(1000), lambda _: 1)]
+    assert set(threads) == {threading.get_ident()}
+
+
+def test_threads_begin_where_an_item_must_be_waited_for() -> None:
+    def work(item: int) -> int:
+        time.sleep(0.1 if item == 3 else 0.0)
+        return threading.get_ident()
+
+    threads = [thread for _, thread in ahead.ahead(work, range(50), lambda _: 1)]
+    assert set(threads[:4]) == {threading.get_ident()}
+    assert threading.get_ident() not in threads[4:]
+
+
+@pytest.mark.slow
+def test_a_busy_machine_is_not_taken_for_a_slow_source() -> None:
+    def work(_: int) -> int:
+        until = time.thread_time() + 0.03
+        while time.thread_time() < until:
+            pass
+        return threading.get_ident()
+
+    rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4 * (os.cpu_count() or 1))]
+    try:
+        start = time.perf_counter()
+        threads = {thread for _, thread in ahead.ahead(work, range(10), lambda _: 1)}
+        assert time.perf_counter() - start > 0.5, "they were in nobody's way"
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.wait()
+    assert threads == {threading.get_ident()}
+
+
 def test_no_more_bytes_lie_ready_than_were_allowed() -> None:
     started: list[int] = []
-    items = ahead.ahead(started.append, range(100), lambda _: 10 * 2**20)
-    next(items)
-    time.sleep(0.05)
-    assert len(started) <= 4  # three of them, and the one that was fetched
+
+    def work(item: int) -> None:
+        started.append(item)
+        time.sleep(0.03)
+
+    items = ahead.ahead(work, range(100), lambda _: 10 * 2**20)
+    for _ in range(2):  # from the second one on by threads
+        next(items)
+    time.sleep(0.1)
+    assert 3 <= len(started) <= 5  # three of them, and those that were fetched
     items.close()  # type: ignore[attr-defined]
+
+
+def test_batches_grow_until_they_are_as_long_as_they_may_be() -> None:
+    assert list(islice(ahead.growing(12), 7)) == [1, 2, 4, 8, 12, 12, 12]
 
 
 def test_an_item_that_is_larger_than_allowed_is_worked_on_alone() -> None:
