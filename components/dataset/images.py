@@ -471,34 +471,37 @@ def phash(images: Pixels) -> NDArray[np.uint64]:
     Whether each of 8x8 fields is darker than the one to its right: dHash, N. Krawetz, "Kind of Like That", 2013. By
     whole numbers alone, so that it is the same on every machine.
     """
-    rows, columns = _bounds(images.shape[1], 8), _bounds(images.shape[2], 9)
+    rows, _ = _fields(images.shape[1], 8)
+    columns, widths = _fields(images.shape[2], 9)
     steps = [(1, rows), (2, columns)]
     if images.shape[2] > images.shape[1]:  # the longer side first, so that what lies between is small
         steps.reverse()
     fields = images
-    for axis, bounds in steps:
-        fields = np.add.reduceat(fields, bounds[:-1], axis=axis, dtype=np.uint32)
+    for axis, starts in steps:
+        fields = np.add.reduceat(fields, starts, axis=axis, dtype=np.uint32)
     grey = fields.astype(np.uint64) @ LUMA if images.shape[3] == 3 else fields[..., 0].astype(np.uint64)
-    widths = np.maximum(np.diff(columns), 1).astype(
-        np.uint64
-    )  # a field without a pixel of its own has one of another's
     darker = grey[:, :, :-1] * widths[1:] < grey[:, :, 1:] * widths[:-1]
     return np.packbits(darker.reshape(len(images), 64), axis=1).view(">u8").ravel().astype(np.uint64)
 
 
 @cache
-def _bounds(length: int, fields: int) -> NDArray[np.intp]:
-    return np.arange(fields + 1) * length // fields
+def _fields(length: int, fields: int) -> tuple[NDArray[np.intp], NDArray[np.uint64]]:
+    """Where each field of a side begins, and how many pixels it has; one without a pixel of its own has another's."""
+    bounds = np.arange(fields + 1) * length // fields
+    return bounds[:-1], np.maximum(np.diff(bounds), 1).astype(np.uint64)
 
 
 def sums(images: Pixels) -> Sums:
     """The sums of images [N, H, W, C], exactly."""
-    pixels = images.reshape(-1, images.shape[3])
-    total = np.zeros((3, images.shape[3]), np.uint64)
-    for start in range(0, len(pixels), AT_ONCE):
-        # Products of matrices are by far the fastest way, and in float64 exact up to 2**53, whatever their order.
-        part = pixels[start : start + AT_ONCE].astype(np.float64)
-        total[0] += np.uint64(len(part))
-        total[1] += (np.ones(len(part)) @ part).astype(np.uint64)
-        total[2] += (part.T @ part).diagonal().astype(np.uint64)
-    return total
+    width, channels = images.shape[2:]
+    rows = images.reshape(-1, width * channels)
+    step = max(1, AT_ONCE // width)
+    total = np.zeros((2, width * channels))
+    for start in range(0, len(rows), step):
+        # Products with a matrix are by far the fastest way, and in float64 exact up to 2**53, whatever their order.
+        part = rows[start : start + step].astype(np.float64)
+        ones = np.ones(len(part))
+        total[0] += ones @ part
+        total[1] += ones @ np.square(part, out=part)
+    pixels = np.full((1, channels), len(rows) * width)
+    return np.concatenate([pixels, total.reshape(2, width, channels).sum(axis=1)]).astype(np.uint64)
