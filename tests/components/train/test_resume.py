@@ -1,0 +1,135 @@
+"""A training that is ended, however that comes about, goes on from a checkpoint as if nothing had been."""
+
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.models.artifact import read_curve
+from components.storage import DirectoryStore
+from components.train.interface import Train
+from tests.ingestion import make_dataset
+from tests.samples import write_tree
+
+KILLS = 20
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+Make = Callable[..., Train]
+
+
+def maker(dataset: Path, store: DirectoryStore, room: Path) -> Make:
+    def make(out: str, **options: Any) -> Train:
+        outputs = {name: room / out / name for name in ("model", "metrics", "curves")}
+        return Train(dataset=dataset, store=store.uri, **outputs, **options)
+
+    return make
+
+
+@pytest.fixture
+def of_pixels(tiny_dataset: Path, store: DirectoryStore, tmp_path: Path) -> Make:
+    """Makes trainings on raw pixels, which are kept in memory and distorted."""
+    return maker(tiny_dataset, store, tmp_path)
+
+
+@pytest.fixture
+def of_files(store: DirectoryStore, tmp_path: Path) -> Make:
+    """Makes trainings on JPEG files, of which crops are decoded."""
+    return maker(make_dataset(write_tree(tmp_path / "tree"), store.uri, tmp_path), store, tmp_path)
+
+
+def start(step: Train) -> "subprocess.Popen[str]":
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(step).items()]
+    command = [sys.executable, "-m", "components.train", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def finish(step: Train) -> str:
+    """Runs a training to its end; returns what it printed."""
+    told, errors = start(step).communicate(timeout=300)
+    assert step.model.exists(), errors
+    return told
+
+
+def outcome(step: Train) -> tuple[bytes, list[Any]]:
+    """Weights, and of the learning curve all but how long it took."""
+    curve = read_curve(step.model)
+    times = {"seconds", "data_wait"}
+    rows = [{name: value for name, value in row.items() if name not in times} for row in curve]
+    return (step.model / "weights.safetensors").read_bytes(), rows
+
+
+def end(step: Train, number: signal.Signals, seconds: float) -> int:
+    """Starts a training and, so long after it has begun to learn, sends a signal; returns how it ended."""
+    with start(step) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("batch size"):
+                break
+        time.sleep(seconds)
+        process.send_signal(number)
+        process.communicate(timeout=120)
+    return process.returncode
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_any_moment_ends_with_the_weights_of_an_undisturbed_one(of_pixels: Make) -> None:
+    recipe = {"epochs": 60, "batch_size": 64, "recipe": "ema=0.99 mixup=0.2"}
+    undisturbed, disturbed = of_pixels("1", **recipe), of_pixels("2", checkpoint_minutes=0.0, **recipe)
+    finish(undisturbed)
+    moments, kills = random.Random(0), 0
+    while kills < KILLS:
+        code = end(disturbed, signal.SIGKILL, moments.uniform(0, 1.0))
+        kills += code == -signal.SIGKILL
+        if code == 0:
+            assert outcome(disturbed) == outcome(undisturbed)
+            shutil.rmtree(disturbed.model.parent)
+    told = finish(disturbed)
+    assert outcome(disturbed) == outcome(undisturbed)
+    assert "goes on from a checkpoint after batch" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["of_pixels", "of_files"])
+@pytest.mark.parametrize("extra", ["", "optimizer=sgd schedule=cosine patience=50 cutmix=1 augment=trivial"])
+def test_sigterm_leaves_a_checkpoint_from_which_the_training_goes_on(
+    kind: str, extra: str, request: pytest.FixtureRequest
+) -> None:
+    make = request.getfixturevalue(kind)
+    recipe = {"epochs": 12, "batch_size": 32, "recipe": extra}
+    undisturbed, disturbed = make("1", **recipe), make("2", **recipe)
+    finish(undisturbed)
+    assert end(disturbed, signal.SIGTERM, 0.3) == 128 + signal.SIGTERM
+    assert not disturbed.model.parent.exists()
+    store = DirectoryStore(Path(disturbed.store))
+    assert len(list(store.keys("training/"))) > 0
+    assert "goes on from a checkpoint after batch" in finish(disturbed)
+    assert outcome(disturbed) == outcome(undisturbed)
+    assert not [key for key in store.keys("training/") if key.endswith(".safetensors")]
+
+
+@pytest.mark.slow
+def test_where_the_newest_checkpoint_is_damaged_the_one_before_leads_to_the_same_weights(of_pixels: Make) -> None:
+    recipe = {"epochs": 40, "batch_size": 64}
+    undisturbed, disturbed = of_pixels("1", **recipe), of_pixels("2", checkpoint_minutes=0.0, **recipe)
+    finish(undisturbed)
+    assert end(disturbed, signal.SIGKILL, 1.0) == -signal.SIGKILL
+    store = DirectoryStore(Path(disturbed.store))
+    keys = [key for key in store.keys("training/") if key.endswith(".safetensors")]
+    (store.root / keys[-1]).write_bytes(b"damaged")
+    assert "goes on from a checkpoint after batch" in finish(disturbed)
+    assert outcome(disturbed) == outcome(undisturbed)
+
+
+@pytest.mark.slow
+def test_another_recipe_is_another_training(of_pixels: Make) -> None:
+    assert end(of_pixels("1", epochs=100_000), signal.SIGTERM, 0.3) == 128 + signal.SIGTERM
+    assert "goes on" not in finish(of_pixels("2", epochs=1))
