@@ -44,11 +44,20 @@ class Chart:
     bottom: int = 212
 
 
-def line_chart(title: str, series: Mapping[str, Points], logarithmic: bool, say: Callable[[float], str]) -> Chart:
-    """Lays out series of (epoch, y) on common axes; `say` words a value of y. Below zero nothing is logarithmic."""
+def line_chart(
+    title: str,
+    series: Mapping[str, Points],
+    logarithmic: bool,
+    say: Callable[[float], str],
+    span: tuple[float, float] | None = None,
+) -> Chart:
+    """Lays out series of (epoch, y) on common axes; `say` words a value of y. Below zero nothing is logarithmic.
+
+    `span` is what the axis of epochs reaches over: unless it is given, from the first to the last.
+    """
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points]
-    first, last = min(xs), max(max(xs), min(xs) + 1)
+    first, last = span or (min(xs), max(max(xs), min(xs) + 1))
     marks = decades(min(ys), max(ys)) if logarithmic and min(ys) > 0 else ticks(min(ys), max(ys), 5)
     scale = math.log if logarithmic and min(ys) > 0 else float
     low, high = scale(marks[0]), scale(marks[-1])

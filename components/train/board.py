@@ -42,6 +42,9 @@ class Board:
         self._due = time.monotonic() + EVENTS_SECONDS
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
+
+    def start(self) -> None:
+        """Begins to write; from now on `page` is called in another thread."""
         self._thread.start()
 
     def add(self, new: Scalars) -> None:

@@ -5,6 +5,7 @@ folder as one. Its fast loader holds open what it has read, and does not see a l
 another (tried with tensorboard 2.21).
 """
 
+import re
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -38,15 +39,16 @@ class Events:
         `step` is the last that counts. A file that is damaged counts up to where it is.
         """
         found: list[Scalars] = []
-        for key in self.store.keys(f"{self.folder}/{NAME}."):
+        ours = re.compile(rf"{re.escape(self.folder)}/{re.escape(NAME)}\.(\d+)\.retrain")
+        for match in filter(None, map(ours.fullmatch, list(self.store.keys(self.folder)))):
+            key, self.files = match[0], int(match[1])
             before = list(scalars(self.store.read(key)))
             after = list(filter(kept, before))
             if after != before:
                 self.store.write(key, file(map(_event, after)))
             found += after
-            self.files = int(key.split(".")[-2])
-        if self.files:  # so that a TensorBoard that has read the rest already forgets it
-            self._waiting.append(_restart(step + 1))
+        # By which a TensorBoard that has read the rest already forgets it. Of the first such event it only takes note.
+        self._waiting.append(_start(step + 1))
         return found
 
     def add(self, new: Scalars) -> None:
@@ -88,7 +90,7 @@ def _event(found: Scalars) -> bytes:
     return bytes(event.SerializeToString())
 
 
-def _restart(step: int) -> bytes:
+def _start(step: int) -> bytes:
     from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     log = SessionLog(status=SessionLog.START)

@@ -38,7 +38,10 @@ def waiting(share: float) -> str | None:
     """Where the images come too slowly; `share` of the time was spent waiting for them."""
     if share <= WAITING:
         return None
-    return f"{share:.0%} of the time is spent waiting for images; give the step more cores, or a smaller image_size"
+    return (
+        f"{share:.0%} of the time is spent waiting for images; give the step more cores (cpu of [steps.train] in the "
+        "settings), or take a smaller image_size"
+    )
 
 
 def overfitting(curve: Sequence[Row]) -> str | None:

@@ -1,6 +1,5 @@
 """What people see of a training: lines, TensorBoard's curves, a page, and hints where something seems wrong."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -13,15 +12,13 @@ from components.train import hints, usage
 from components.train.board import Board
 from components.train.events import Scalars
 from components.train.live import Status, render
+from components.train.pace import Pace
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-POINTS = 500
-"""About how many points the curves have that go from batch to batch."""
-
 SETTLED_SECONDS = 60.0
-"""Of training, before it is judged whether the images come fast enough."""
+"""Of training, before it is judged whether it uses the machine well."""
 
 Row = Mapping[str, Any]
 """An epoch of the learning curve, as train.py makes it."""
@@ -60,16 +57,13 @@ class Journal:
         self.curve, self.notes = list(curve), list[str]()
         self.hints = dict(hints.of_curve(self.curve, validation))
         self.state, self.sentence = "running", ""
-        self.progress = Progress("", epochs * images, "images", done=done * images // batches, figures=self._figures)
-        self.step, self.learning_rate, self.waited_seconds = done, math.nan, 0.0
-        self.loss: float | Tensor = math.nan
-        self._gathered = self._line = (time.monotonic(), 0.0)  # the time, and the seconds waited until then
-        self._trained_seconds = 0.0  # without those of validation
         self.figures: list[Figure] = []
         """As the last line of progress had them."""
-        self._gpu: list[int] = []  # percent of its time that it computed
-        self._clear()
+        self.pace = Pace(epochs * batches, done)
+        self.progress = Progress("", epochs * images, "images", done=done * images // batches, figures=self._figures)
+        self._gpu: list[int] = []  # percent
         self.board = Board(store, prefix, self.page, done, [validated(row, batches) for row in self.curve])
+        self.board.start()
         say("page", f"to see the curves, open {store.uri}/{prefix}/live.html in a browser")
 
     def batch(
@@ -77,26 +71,23 @@ class Journal:
     ) -> None:
         """Tells of a batch; epochs, and the batches in each, are counted from 1; `images` are those of all ranks.
 
-        `loss` may lie on a GPU: it is fetched only when it is shown. `waited_seconds` are all since this process began,
-        as the loader counts them.
+        `loss`, the mean over the batch, may lie on a GPU: it is fetched only when it is shown. `waited_seconds` are all
+        since this process began, as the loader counts them.
         """
-        self.step = (epoch - 1) * self.batches + number
-        self.loss, self.learning_rate, self.waited_seconds = loss, learning_rate, waited_seconds
-        self._losses += loss
-        self._images += images
-        self._count += 1
-        if self._count >= self._every or number == self.batches:
-            self._gather()
+        if self.pace.advance((epoch - 1) * self.batches + number, images, loss, learning_rate, waited_seconds):
+            self._point()
+        if number == self.batches:
+            self.pace.stop()
         self.progress.advance(images)
 
     def epoch(self, row: Row) -> None:
         """Tells of an epoch that is over and validated."""
+        self.pace.go_on()
         self.curve.append(row)
         say("epoch", told(row, self.epochs), fields(row, self.epochs))
         self.board.add(validated(row, self.batches))
         for name, sentence in hints.of_curve(self.curve, self.validation):
-            self.hint(name, sentence)
-        self._gathered = time.monotonic(), self.waited_seconds
+            self._hint(name, sentence)
         self.board.wake()
 
     def note(self, sentence: str) -> None:
@@ -104,12 +95,6 @@ class Journal:
         if sentence not in self.notes:
             self.notes.append(sentence)
             say("note", sentence)
-
-    def hint(self, name: str, sentence: str | None) -> None:
-        """Says what seems wrong, once; None where nothing does."""
-        if sentence and name not in self.hints:
-            self.hints[name] = sentence
-            say("hint", f"hint: {sentence}", {"about": name, "text": sentence})
 
     def page(self) -> str:
         """The page as it is now, HTML."""
@@ -119,7 +104,7 @@ class Journal:
                 title=self.title,
                 state=self.state,
                 sentence=self.sentence,
-                epoch=min(self.step // self.batches + 1, self.epochs),
+                epoch=self._epoch,
                 epochs=self.epochs,
                 batches=self.batches,
                 share=self.progress.share(),
@@ -134,7 +119,8 @@ class Journal:
         )
 
     def close(self, error: BaseException | None = None) -> None:
-        """Writes the last of it; `error` is what the training ended with."""
+        """Has the last of it written; `error` is what the training ended with."""
+        self._point()
         self.state, self.sentence = ended(error)
         self.board.close()
 
@@ -146,42 +132,38 @@ class Journal:
     ) -> None:
         self.close(error)
 
-    def _gather(self) -> None:
-        """Makes a point of the batches since the last."""
-        (then, waited), now = self._gathered, time.monotonic()
-        seconds = max(now - then, 1e-9)
-        values = {
-            "train/loss": float(self._losses) / self._count,
-            "train/learning_rate": self.learning_rate,
-            "train/images_per_second": self._images / seconds,
-            "train/data_wait": (self.waited_seconds - waited) / seconds,
-        }
-        self.board.add(Scalars(self.step, values, time.time()))
-        self._gathered = now, self.waited_seconds
-        self._trained_seconds += seconds
-        if self._trained_seconds >= SETTLED_SECONDS:
-            self.hint("waiting", hints.waiting(self.waited_seconds / self._trained_seconds))
-        self._clear()
+    @property
+    def _epoch(self) -> int:
+        """That of the newest batch."""
+        return max(1, -(-self.pace.step // self.batches))
 
-    def _clear(self) -> None:
-        self._losses: float | Tensor = 0.0
-        self._images = self._count = 0
-        # Close together in the beginning, when all is new, and then evenly.
-        self._every = max(1, min(self.step // 100, self.epochs * self.batches // POINTS))
+    def _point(self) -> None:
+        if point := self.pace.point():
+            self.board.add(point)
+        if self.pace.seconds >= SETTLED_SECONDS:
+            self._hint("waiting", hints.waiting(self.pace.waited_seconds / self.pace.seconds))
 
     def _figures(self) -> list[Figure]:
         """What a line of progress says besides how far and how fast it is."""
-        (then, waited), now = self._line, time.monotonic()
-        self._line = now, self.waited_seconds
-        share = (self.waited_seconds - waited) / max(now - then, 1e-9)
         self.figures = [
-            Figure("epoch", f"{-(-self.step // self.batches)}/{self.epochs}"),
-            Figure("loss", f"{float(self.loss):.4f}"),
-            Figure("learning rate", f"{self.learning_rate:.2g}"),
-            Figure("data wait", f"{share:.0%}"),
-            *usage.figures(),
+            Figure("epoch", f"{self._epoch}/{self.epochs}"),
+            Figure("loss", f"{float(self.pace.loss):.4f}"),
+            Figure("learning rate", f"{self.pace.learning_rate:.2g}"),
+            Figure("data wait", f"{self.pace.data_wait:.0%}"),
+            *usage.memory(),
         ]
+        if (busy := usage.gpu_percent()) is not None:
+            self.figures.append(Figure("GPU", f"{busy}%"))
+            self._gpu.append(busy)
+            if self.pace.seconds >= SETTLED_SECONDS and "waiting" not in self.hints:
+                self._hint("idle", hints.idle(self._gpu))
         return self.figures
+
+    def _hint(self, name: str, sentence: str | None) -> None:
+        """Says once what seems wrong; None where nothing does."""
+        if sentence and name not in self.hints:
+            self.hints[name] = sentence
+            say("hint", f"hint: {sentence}", {"about": name, "text": sentence})
 
 
 def told(row: Row, epochs: int) -> str:

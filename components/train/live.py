@@ -64,11 +64,11 @@ def render(status: Status) -> str:
 
 def headline(status: Status) -> str:
     """The one line above all."""
-    if status.state == "finished" and status.curve:
-        return f"{status.curve[-1]['validation_accuracy']:.2%} validation accuracy"
-    where = f"epoch {status.epoch} of {status.epochs}, {status.share:.0%}"
+    where = f"epoch {status.epoch} of {status.epochs}"
+    if status.state == "finished":
+        return where
     known = status.state == "running" and status.seconds_left < math.inf
-    return f"{where}, {duration(status.seconds_left)} left" if known else where
+    return f"{where}, {status.share:.0%}" + (f", {duration(status.seconds_left)} left" if known else "")
 
 
 def figures(status: Status) -> dict[str, tuple[str, str]]:
@@ -76,42 +76,47 @@ def figures(status: Status) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     if status.curve:
         best = max(status.curve, key=lambda row: row["validation_accuracy"])
-        found["Best validation accuracy"] = f"{best['validation_accuracy']:.2%}", f"after epoch {best['epoch']}"
+        found["Best accuracy"] = (
+            f"{100 * best['validation_accuracy']:.2f} %",
+            f"after epoch {best['epoch']}",
+        )
     if status.images_per_second:
-        found["Speed"] = f"{status.images_per_second:,.0f}", "images a second, validation included"
+        found["Speed"] = f"{status.images_per_second:,.0f}", "images a second"
     named = {figure.name: (figure.value, figure.unit) for figure in status.figures if figure.name != "epoch"}
     return found | {name[:1].upper() + name[1:]: said for name, said in named.items()}
 
 
 def charts(status: Status) -> dict[str, Chart | None]:
     """The curves by epoch; None where there is nothing to draw yet."""
-    loss = {"batches": points(status, "train/loss"), **epochs(status, "loss")}
-    accuracy = {"validation": epochs(status, "accuracy")["validation"]}
-    rate = {"batches": points(status, "train/learning_rate")}
-    speed = {"batches": points(status, "train/images_per_second")}
+    loss = {
+        "train": points(status, "train/loss") or epochs(status, "train_loss"),
+        "validation": epochs(status, "validation_loss"),
+    }
+    accuracy = {"validation": epochs(status, "validation_accuracy")}
+    rate = {"train": points(status, "train/learning_rate")}
+    speed = {"train": points(status, "train/images_per_second")}
+    longest = max(
+        [1.0, *(told.step / status.batches for told in status.points), *(row["epoch"] for row in status.curve)]
+    )
+
+    def chart(title: str, series: Mapping[str, Points], logarithmic: bool, say: Callable[[float], str]) -> Chart | None:
+        drawn = {name: points for name, points in series.items() if points}
+        return line_chart(title, drawn, logarithmic, say, span=(0, longest)) if drawn else None
+
     return {
         "Loss (logarithmic)": chart("Loss", loss, True, lambda loss: f"{loss:.3g}"),
-        "Validation accuracy": chart("Accuracy", accuracy, False, lambda share: f"{100 * share:.4g} %"),
+        "Validation accuracy": chart("Validation accuracy", accuracy, False, lambda share: f"{100 * share:.4g} %"),
         "Learning rate": chart("Learning rate", rate, False, lambda rate: f"{rate:.2g}"),
         "Images a second": chart("Images a second", speed, False, lambda speed: f"{speed:,.0f}"),
     }
 
 
-def chart(title: str, series: Mapping[str, Points], logarithmic: bool, say: Callable[[float], str]) -> Chart | None:
-    """The series that have points, drawn."""
-    drawn = {name: points for name, points in series.items() if points}
-    return line_chart(title, drawn, logarithmic, say) if drawn else None
-
-
 def points(status: Status, tag: str) -> Points:
     """A value from batch to batch, by epoch."""
-    found = ((told.step / status.batches, told.values[tag]) for told in status.points if tag in told.values)
+    found = [(told.step / status.batches, told.values[tag]) for told in status.points if tag in told.values]
     return [(x, y) for x, y in found if math.isfinite(y)]
 
 
-def epochs(status: Status, figure: str) -> dict[str, Points]:
-    """A value of both splits from epoch to epoch."""
-    return {
-        split: [(row["epoch"], row[f"{split}_{figure}"]) for row in status.curve if f"{split}_{figure}" in row]
-        for split in ("train", "validation")
-    }
+def epochs(status: Status, name: str) -> Points:
+    """A value from epoch to epoch."""
+    return [(row["epoch"], row[name]) for row in status.curve if math.isfinite(row[name])]

@@ -8,10 +8,10 @@ import torch
 from components.progress import Figure
 
 
-def figures() -> list[Figure]:
-    """Memory, and where a GPU is used also that and the share of its time; what nobody tells is left out."""
-    found = (("memory", resident_mib(), "MiB"), ("GPU memory", gpu_mib(), "MiB"), ("GPU", gpu_percent(), "%"))
-    return [Figure(name, f"{value:,}", unit) for name, value, unit in found if value is not None]
+def memory() -> list[Figure]:
+    """That of this process, and of the GPU where one is used; what nobody tells is left out."""
+    found = (("memory", resident_mib()), ("GPU memory", gpu_mib()))
+    return [Figure(name, f"{value:,}", "MiB") for name, value in found if value is not None]
 
 
 def resident_mib() -> int | None:

@@ -94,3 +94,12 @@ def test_a_line_that_is_no_progress_stays() -> None:
     terminal.line("ingest", "reused")
     terminal.say("accepted")
     assert screen.getvalue() == "ingest    reused\naccepted\n"
+
+
+def test_progress_that_is_for_programs_is_drawn_over_too() -> None:
+    screen = FakeTerminal()
+    terminal = Terminal(screen)
+    terminal.line("train", "progress done=50% eta_seconds=9")
+    terminal.line("train", "progress done=75% eta_seconds=4")
+    terminal.line("train", "epoch epoch=1/2")
+    assert rendered(screen.getvalue()) == ["train     epoch epoch=1/2"]
