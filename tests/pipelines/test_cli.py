@@ -39,7 +39,8 @@ def test_compile_writes_the_pipeline_and_names_the_file(tmp_path: Path) -> None:
     [
         (
             ["--architecture", "lenet"],
-            "error: unknown architecture 'lenet'; did you mean 'lenet5'? (choices: lenet5)\n",
+            "error: unknown architecture 'lenet'; did you mean 'lenet5'? (`retrain models` lists all; any other network "
+            "of timm or torchvision is timm/NAME or torchvision/NAME)\n",
         ),
         (
             ["--activation", "rellu"],
@@ -48,7 +49,7 @@ def test_compile_writes_the_pipeline_and_names_the_file(tmp_path: Path) -> None:
         (["--ingest-workers", "0"], "error: ingest_workers must be at least 1, not 0\n"),
         (["--test-fraction", "1"], "error: test_fraction must be between 0 and 1, not 1.0\n"),
         (["--epochs", "0"], "error: epochs must be at least 1, not 0\n"),
-        (["--learning-rate", "nan"], "error: learning_rate must be a positive number, not nan\n"),
+        (["--learning-rate", "nan"], "error: learning_rate must be 0 or a positive number, not nan\n"),
         (["--min-accuracy", "99"], "error: min_accuracy must lie between 0 and 1, not 99.0\n"),
         (
             ["--store", "gs://bucket"],
