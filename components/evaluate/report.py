@@ -139,6 +139,7 @@ def matrix(verdict: Verdict) -> dict[str, list[Cell]]:
 def facts(verdict: Verdict, manifest: Manifest, config: ModelConfig) -> dict[str, dict[str, str]]:
     """What is known of data, model, training and times: {heading: {name: value}}."""
     training = dict(config.training)
+    training.pop("recipe_in_full", None)  # its text says what differs from the default
     seconds = {
         "ingest": manifest.provenance.get("seconds"),
         "train": training.pop("seconds", None),
