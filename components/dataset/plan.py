@@ -28,7 +28,7 @@ class Plan:
     """How a source becomes a dataset."""
 
     digest: str
-    """SHA-256 over everything else here and over every chunk."""
+    """SHA-256 over all that decides what is to be done, and over every chunk."""
     source: str
     """The URI."""
     kind: str
@@ -45,6 +45,8 @@ class Plan:
     """The digest of the dataset to append to."""
     max_pixels: int
     """Of an image; a larger one is not decoded."""
+    passed_over: str = ""
+    """What lies in the source and is no part of it, in words; the digest does not hang on it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,6 +243,7 @@ def facts(store: Store, findings: Findings) -> dict[str, Mapping[str, str]]:
         "source": plan.source,
         "layout": plan.kind,
         "read": f"{plan.bytes:,} bytes",
+        "passed over": plan.passed_over or "nothing",
         "chunks": f"{plan.chunks:,}",
         "plan": plan.digest[:12] + "…",
         "store": store.uri,

@@ -3,11 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import math
+import random
 import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from components.dataset import plan as records
@@ -21,12 +24,14 @@ from components.source.ahead import ahead
 from components.source.example import Piece, Source
 from components.source.idx import by
 from components.step import Metadata, UserError
-from components.storage import Store, aside, open_store
+from components.storage import LINK, Store, aside, open_store
 
 CHUNK_BYTES = 64 * 2**20
-"""Of the pieces of a chunk; a larger piece is a chunk of its own."""
+"""Of the pieces of a chunk, about; where they are cut at most, and a larger piece is a chunk of its own."""
 CHUNK_PIECES = 20_000
 """Of a chunk, at most."""
+LINES = 2**14
+"""Pieces that are in memory to be written to their chunks."""
 SURVEY_BYTES = 2**30
 """A source of so many bytes is looked at before it is cut."""
 
@@ -41,7 +46,7 @@ def plan(step: Plan) -> Metadata:
     if parent:
         check_fit(source, parent)
     with tempfile.TemporaryDirectory() as folder:
-        spool = write_chunks(source.pieces(), Path(folder))
+        spool = write_chunks(source.pieces(), Path(folder), source.by_file)
         if not spool.chunks:
             raise UserError(f"source {step.source!r} has no images")
         record = records.Plan(
@@ -56,14 +61,14 @@ def plan(step: Plan) -> Metadata:
             parent=parent.digest if parent else None,
             max_pixels=step.max_pixels,
         )
-        record = dataclasses.replace(record, digest=digest(record, spool))
+        record = dataclasses.replace(record, digest=digest(record, spool), passed_over=passed_over(source))
         publish(store, record, spool)
     with aside(step.plan) as file:
         file.write_text(record.digest)
     with aside(step.workers) as file:
         file.write_text(json.dumps(list(range(min(step.ingest_workers, record.chunks)))))
-    if source.passed_over:
-        print(passed_over(source))
+    if record.passed_over:
+        print(f"passed over {record.passed_over}")
     print(f"{summary(record)}, planned in {time.monotonic() - start:.1f} s", flush=True)
     return {}
 
@@ -97,6 +102,16 @@ def check_fit(source: Source, parent: Manifest) -> None:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """The pieces of a source in a file, one a line as JSON, and what they are together."""
+
+    path: Path
+    pieces: int
+    images: int | None
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Spool:
     """The chunks of a source in files, until it is known under which digest the store will keep them."""
 
@@ -114,36 +129,81 @@ class Spool:
         return [json.loads(line) for line in self.path(number).read_bytes().splitlines()]
 
 
-def write_chunks(pieces: Iterable[Piece], folder: Path) -> Spool:
-    """Cuts a source into chunks, in constant memory."""
+def write_chunks(pieces: Iterable[Piece], folder: Path, dealt: bool) -> Spool:
+    """Divides a source into chunks, in constant memory: deals the pieces out to them, or cuts them where they lie."""
+    listing = write_listing(pieces, folder / "listing")
+    with listing.path.open("rb") as lines:
+        chunks = distribute(deal(lines, needed(listing)) if dealt else cut(lines), folder)
     whole = hashlib.sha256()
-    chunks = size = 0
+    for number in range(chunks):
+        with (folder / str(number)).open("rb") as chunk:
+            whole.update(hashlib.file_digest(chunk, "sha256").digest())
+    return Spool(folder, chunks, listing.images, listing.bytes, whole.hexdigest())
+
+
+def write_listing(pieces: Iterable[Piece], path: Path) -> Listing:
+    """Lists a source."""
+    count = size = 0
     images: int | None = 0
     progress = Progress("list", None, "pieces")
-    for chunk in cut_chunks(pieces):
-        content = b"".join(json.dumps(piece).encode() + b"\n" for piece in chunk)
-        (folder / str(chunks)).write_bytes(content)
-        whole.update(hashlib.sha256(content).digest())
-        counts = [piece.get("images", 1) for piece in chunk]
-        images = None if images is None or None in counts else images + sum(counts)
-        size += sum(piece["bytes"] for piece in chunk)
-        chunks += 1
-        progress.advance(len(chunk))
-    return Spool(folder, chunks, images, size, whole.hexdigest())
+    with path.open("wb") as file:
+        for piece in pieces:
+            file.write(json.dumps(piece).encode() + b"\n")
+            its = piece.get("images", 1)
+            images = None if images is None or its is None else images + its
+            size += piece["bytes"]
+            count += 1
+            progress.advance(1)
+    return Listing(path, count, images, size)
 
 
-def cut_chunks(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces, one after another, that are read together."""
-    chunk: list[Piece] = []
-    size = 0
-    for piece in pieces:
-        if chunk and (size + piece["bytes"] > CHUNK_BYTES or len(chunk) == CHUNK_PIECES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(piece)
-        size += piece["bytes"]
-    if chunk:
-        yield chunk
+def needed(listing: Listing) -> int:
+    """How many chunks there are to be, about equally large."""
+    return max(math.ceil(listing.bytes / CHUNK_BYTES), math.ceil(listing.pieces / CHUNK_PIECES))
+
+
+def deal(lines: Iterable[bytes], chunks: int) -> Iterator[tuple[int, bytes]]:
+    """The pieces with the numbers of their chunks: of as many in a row as there are chunks, every chunk gets one.
+
+    So a chunk, and a shard, has its share of every class, however the source is ordered. Mostly that is by class, and
+    training, which mixes the images of some shards at a time, would see few classes at once. Round after round begins
+    with another chunk, by lot, so that no pattern in the source comes through. A chunk keeps the source's order.
+    """
+    lots = random.Random(0)
+    first = 0
+    for place, line in enumerate(lines):
+        if place % chunks == 0:
+            first = int(lots.random() * chunks)
+        yield (first + place) % chunks, line
+
+
+def cut(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """The same for parts of files, and archives: those that lie one after another are read together.
+
+    To deal them out would have every worker open nearly every file.
+    """
+    number = count = size = 0
+    for line in lines:
+        its = json.loads(line)["bytes"]
+        if count and (size + its > CHUNK_BYTES or count == CHUNK_PIECES):
+            number, count, size = number + 1, 0, 0
+        count, size = count + 1, size + its
+        yield number, line
+
+
+def distribute(numbered: Iterable[tuple[int, bytes]], folder: Path) -> int:
+    """Appends every piece to the file of its chunk; gives the number of chunks."""
+    numbered = iter(numbered)
+    count = 0
+    while block := list(islice(numbered, LINES)):
+        chunks: dict[int, list[bytes]] = {}
+        for number, line in block:
+            chunks.setdefault(number, []).append(line)
+        for number, its in chunks.items():
+            with (folder / str(number)).open("ab") as file:
+                file.writelines(its)
+        count = max(count, max(chunks) + 1)
+    return count
 
 
 # Cuts
@@ -202,6 +262,8 @@ def summary(record: records.Plan) -> str:
 
 
 def passed_over(source: Source) -> str:
-    """What the source has that is no part of it, in a line."""
-    counted = ", ".join(f"{count:,} {ending}" for ending, count in source.passed_over.most_common(5))
-    return f"passed over {source.passed_over.total():,} files that are none: {counted}"
+    """What the source has that is no part of it, links first, and then what there is most of; empty for nothing."""
+    found = sorted(source.passed_over.items(), key=lambda each: (each[0] != LINK, -each[1]))
+    counted = ", ".join(f"{count:,} {what}" for what, count in found[:5])
+    total = source.passed_over.total()
+    return f"{total:,} file{'s' * (total > 1)}: {counted}" if found else ""

@@ -192,6 +192,19 @@ def test_one_worker_and_eight_make_the_same_dataset(
     assert manifests(other) == [eight]
 
 
+def test_every_shard_has_images_of_every_class_though_the_source_lists_one_after_another(
+    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.plan.plan.CHUNK_BYTES", 20_000)
+    manifest = make(plant(tmp_path / "source", classes(100)), store, tmp_path / "made")
+    shards = [shard for shard in manifest.shards if shard.split == "train"]
+    assert len(shards) > 2
+    for shard in shards:
+        labels = parquet.read_table(store.root / shard.key, columns=["label"])["label"].to_pylist()
+        shares = {label: labels.count(label) / len(labels) for label in manifest.classes}
+        assert min(shares.values()) > 0.5 / len(shares)
+
+
 def test_another_order_of_the_source_gives_the_same_digest(
     idx_folder: Path, store: DirectoryStore, tmp_path: Path
 ) -> None:

@@ -71,6 +71,14 @@ def test_a_refused_source_is_said_to_be_at_the_top_with_the_reasons(
         assert reason in sentences
 
 
+def test_what_was_passed_over_is_shown_with_its_number(faulty: Path, store: DirectoryStore, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(noise(77))
+    (faulty / "train" / "cat" / "link.png").symlink_to(tmp_path / "secret.png")
+    (faulty / "README").touch()
+    sentences = Elements(page(faulty, store, tmp_path / "made")).sentences
+    assert "passed over 2 files: 1 (symbolic link), 1 (none)" in sentences
+
+
 def test_every_check_is_shown_with_its_limit_and_verdict(faulty: Path, store: DirectoryStore, tmp_path: Path) -> None:
     text = page(faulty, store, tmp_path / "made")
     for name in LIMITS:

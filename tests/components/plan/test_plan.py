@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -106,26 +108,69 @@ def test_a_file_that_changed_makes_another_plan(tree: Path, store: DirectoryStor
     assert one.digest != other.digest
 
 
-def piece(size: int) -> Piece:
-    return {"bytes": size, "version": ""}
+def lines(sizes: Iterable[int]) -> list[bytes]:
+    """Pieces of these bytes, as they are listed."""
+    return [json.dumps({"place": place, "bytes": size}).encode() for place, size in enumerate(sizes)]
 
 
-def test_chunks_are_cut_by_bytes_and_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_files_are_cut_by_bytes_and_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 10)
     monkeypatch.setattr(module, "CHUNK_PIECES", 3)
     sizes = [4, 6, 1, 1, 1, 1, 25, 3, 25, 25, 0, 0, 0, 0]
-    chunks = [[each["bytes"] for each in chunk] for chunk in module.cut_chunks(map(piece, sizes))]
-    assert chunks == [[4, 6], [1, 1, 1], [1], [25], [3], [25], [25], [0, 0, 0], [0]]
+    chunks: dict[int, list[int]] = {}
+    for number, line in module.cut(lines(sizes)):
+        chunks.setdefault(number, []).append(json.loads(line)["bytes"])
+    assert list(chunks) == list(range(9))
+    assert list(chunks.values()) == [[4, 6], [1, 1, 1], [1], [25], [3], [25], [25], [0, 0, 0], [0]]
 
 
-def test_all_pieces_are_in_the_chunks_in_their_order(
+@pytest.mark.parametrize("chunks", [1, 2, 7, 10])
+@pytest.mark.parametrize("order", ["one class after another", "by turns"])
+def test_files_are_dealt_out_so_that_every_chunk_has_its_share_of_every_class(chunks: int, order: str) -> None:
+    labels = ["a"] * 300 + ["b"] * 100 + ["c"] * 200 if order == "one class after another" else ["a", "b"] * 300
+    dealt = [Counter[str]() for _ in range(chunks)]
+    for number, line in module.deal(lines([1] * len(labels)), chunks):
+        dealt[number][labels[json.loads(line)["place"]]] += 1
+    assert max(chunk.total() for chunk in dealt) - min(chunk.total() for chunk in dealt) <= 1
+    spread = 2 if order == "one class after another" else len(labels) / chunks / 4
+    for label, count in Counter(labels).items():
+        assert all(abs(chunk[label] - count / chunks) <= spread for chunk in dealt)
+
+
+def test_all_files_are_in_the_chunks_each_in_the_order_of_the_source(
     tree: Path, store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CHUNK_BYTES", 700)
+    monkeypatch.setattr(module, "LINES", 13)
     made, _ = make_plan(tree, store, tmp_path)
-    chunks = pieces(store, made)
-    assert [len(chunk) for chunk in chunks] == [7] * 8 + [4]
-    assert [each["key"] for chunk in chunks for each in chunk] == [f"{c}/{n:02}.jpg" for c in "ab" for n in range(30)]
+    chunks = [[each["key"] for each in chunk] for chunk in pieces(store, made)]
+    assert sorted(map(len, chunks)) == [6] * 3 + [7] * 6
+    assert all(chunk == sorted(chunk) for chunk in chunks)
+    assert sorted(key for chunk in chunks for key in chunk) == [f"{c}/{n:02}.jpg" for c in "ab" for n in range(30)]
+    assert all({key[0] for key in chunk} == {"a", "b"} for chunk in chunks)
+
+
+def test_no_chunk_has_more_pieces_than_are_read_together(
+    tree: Path, store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_PIECES", 16)
+    made, _ = make_plan(tree, store, tmp_path)
+    assert [len(chunk) for chunk in pieces(store, made)] == [15] * 4
+
+
+def test_archives_are_read_one_after_another(
+    store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
+    archives = {f"{number:02}.tar": bytes(400) for number in range(9)}
+    made, _ = make_plan(fill(DirectoryStore(tmp_path / "data"), archives), store, tmp_path, test_fraction=0.1)
+    assert [[piece["key"][:2] for piece in chunk] for chunk in pieces(store, made)] == [
+        ["00", "01"],
+        ["02", "03"],
+        ["04", "05"],
+        ["06", "07"],
+        ["08"],
+    ]
 
 
 def test_a_chunk_that_went_from_the_store_is_written_again(tree: Path, store: DirectoryStore, tmp_path: Path) -> None:
@@ -196,7 +241,26 @@ def test_what_was_passed_over_is_said(
     make_plan(tree, store, tmp_path)
     assert "60 images (tree), 0.0 MB, in 1 chunk; plan " in capsys.readouterr().out
     make_plan(tree, store, tmp_path)
-    assert "passed over 3 files that are none: 2 .db, 1 (none)" in capsys.readouterr().out
+    assert "passed over 3 files: 2 .db, 1 (none)" in capsys.readouterr().out
+
+
+def test_links_that_lead_out_are_counted_and_said_first(
+    tree: Path, store: DirectoryStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(DirectoryStore(tree), {f"a/1.{suffix}": b"" for suffix in ("b", "c", "d", "e", "f", "g")} | {"a/2.b": b""})
+    fill(DirectoryStore(tmp_path), {"secret.jpg": b"secret"})
+    (tree / "a" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    made, _ = make_plan(tree, store, tmp_path)
+    assert made.images == 60
+    assert made.passed_over == "8 files: 1 (symbolic link), 2 .b, 1 .c, 1 .d, 1 .e"
+    assert f"passed over {made.passed_over}\n" in capsys.readouterr().out
+
+
+def test_what_is_passed_over_makes_no_other_plan(tree: Path, store: DirectoryStore, tmp_path: Path) -> None:
+    one, _ = make_plan(tree, store, tmp_path)
+    fill(DirectoryStore(tree), {"README": b""})
+    other, _ = make_plan(tree, store, tmp_path)
+    assert (one.digest, one.passed_over, other.passed_over) == (other.digest, "", "1 file: 1 (none)")
 
 
 # Appending
@@ -316,7 +380,7 @@ from components.plan.plan import write_chunks
 from tests.memory import peak
 count = int(sys.argv[1])
 pieces = ({"key": f"class/{n:09}.jpg", "label": "class", "bytes": 5000, "version": "0" * 40} for n in range(count))
-assert write_chunks(pieces, Path(sys.argv[2])).images == count
+assert write_chunks(pieces, Path(sys.argv[2]), True).images == count
 print(peak() // 1024)
 """
 
