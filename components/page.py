@@ -1,10 +1,12 @@
 """Pages for a browser: self-contained files that run no script and load nothing."""
 
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 
+@cache
 def template(file: Path) -> Template:
     """A template, which may extend `page.html` and draw charts with `chart.html`; whatever it is given is escaped."""
     environment = Environment(

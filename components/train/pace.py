@@ -35,21 +35,20 @@ class Pace:
     ) -> bool:
         """Adds a batch; whether it is time for a point."""
         self.step, self.loss, self.learning_rate, self.waited_seconds = step, loss, learning_rate, waited_seconds
-        self._losses += loss
+        self._losses.append(loss)
         self._images += images
-        self._count += 1
-        return self._count >= self._enough and time.monotonic() - self._begun >= SHORTEST_SECONDS
+        return len(self._losses) >= self._enough and time.monotonic() - self._begun >= SHORTEST_SECONDS
 
     def point(self) -> Scalars | None:
         """What the batches since the last point were like; None where there were none."""
-        if not self._count:
+        if not self._losses:
             return None
         now = time.monotonic()
         seconds = max(now - self._begun, 1e-9)
         self.data_wait = (self.waited_seconds - self._waited_before) / seconds
         self.seconds += seconds
         values = {
-            "train/loss": float(self._losses) / self._count,
+            "train/loss": float(sum(self._losses)) / len(self._losses),
             "train/learning_rate": self.learning_rate,
             "train/images_per_second": self._images / seconds,
             "train/data_wait": self.data_wait,
@@ -67,7 +66,7 @@ class Pace:
 
     def _begin(self, now: float) -> None:
         self._begun, self._waited_before = now, self.waited_seconds
-        self._losses: float | Tensor = 0.0
-        self._images = self._count = 0
+        self._losses: list[float | Tensor] = []  # added up only when they are shown: a GPU is not waited for before
+        self._images = 0
         # Close together in the beginning, when much changes, and then evenly.
         self._enough = max(1, min(self.step // 100, self.batches // POINTS))
