@@ -4,6 +4,8 @@ Beside it, what a user would write: a loop over the files that verifies each wit
 tar. It knows no splits, finds no duplicates, and stops where it is interrupted. Every contestant is a process of its
 own; what it needs to start, measured with a hundred images, is not counted.
 
+Then the plan alone, of as many keys in an S3 bucket that does nothing but list them.
+
     python -m benchmarks.ingestion [IMAGES ...]
 """
 
@@ -12,17 +14,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 
+from tests.servers.listing import Bucket
+
 FEW = 100
 """Images, of which hardly anything but the start is felt."""
 SIZES = (10_000, 100_000)
-"""Images; with a million as an argument it takes a quarter of an hour."""
+"""Images, and keys; with a million as an argument it takes a quarter of an hour."""
+FEW_KEYS = 5_000
+"""Of which nobody looks at the objects, but which are soon listed."""
 TURNS = 3
 """Of the smallest size; larger ones have their own scale of time, and one turn."""
 CLASSES = 10
@@ -65,13 +71,14 @@ def main() -> None:
         ]
         for name in CONTESTANTS:
             speeds = [speed(sizes[0], *turn[name]) for turn in turns]
-            print(f"{name:<42} {statistics.median(speeds):8,.0f} images/s a core")
+            print(f"{name:<42} {statistics.median(speeds):8,.0f} images/s a core", flush=True)
         ratios = [speed(sizes[0], *turn[OURS]) / speed(sizes[0], *turn[LOOP]) for turn in turns]
         print(f"{statistics.median(ratios):.2f} times {LOOP!r}: {OURS!r}")
         scale(trees, sizes, room)
+        scale_listing([count for count in sizes if count > FEW_KEYS], room)
 
 
-def scale(trees: dict[int, Path], sizes: "tuple[int, ...] | list[int]", room: Path) -> None:
+def scale(trees: dict[int, Path], sizes: Sequence[int], room: Path) -> None:
     """Prints what the sizes cost."""
     few = ingest(trees[FEW], room)
     speeds = []
@@ -80,8 +87,32 @@ def scale(trees: dict[int, Path], sizes: "tuple[int, ...] | list[int]", room: Pa
         cost = total(steps)
         speeds.append(speed(count, few, cost))
         each = ", ".join(f"{step} {cost.seconds:.1f} s, {cost.mebibytes:.0f} MiB" for step, cost in steps.items())
-        print(f"{count:9,} images: {speeds[-1]:7,.0f} images/s a core ({each})")
-    print(f"the slowest is {max(speeds) / min(speeds) - 1:.0%} slower than the fastest (goal: at most 15%)")
+        print(f"{count:9,} images: {speeds[-1]:7,.0f} images/s a core ({each})", flush=True)
+    print(spread(speeds))
+
+
+def scale_listing(sizes: Sequence[int], room: Path) -> None:
+    """Prints what it costs to plan so many keys."""
+    few = plan_bucket(FEW_KEYS, room)
+    speeds = []
+    for count in sizes:
+        cost = plan_bucket(count, room)
+        speeds.append((count - FEW_KEYS) / (cost.seconds - few.seconds))
+        print(f"{count:9,} keys in S3: {speeds[-1]:7,.0f} keys/s a core, {cost.mebibytes:.0f} MiB", flush=True)
+    print(spread(speeds))
+
+
+def plan_bucket(count: int, room: Path) -> Cost:
+    """What a bucket of so many keys costs the plan; the server is another process, this one."""
+    with Bucket(count) as bucket, tempfile.TemporaryDirectory(dir=room) as folder:
+        os.environ.update(bucket.environment)
+        outputs = [f"--{name}={folder}/{name}" for name in ("store", "plan", "workers")]
+        return run("components.plan", "--source=s3://images", *outputs)
+
+
+def spread(speeds: Sequence[float]) -> str:
+    """How far from linear that is."""
+    return f"the slowest is {max(speeds) / min(speeds) - 1:.0%} slower than the fastest (goal: at most 15%)"
 
 
 def speed(count: int, few: Cost, many: Cost) -> float:

@@ -23,6 +23,7 @@ from components.source.example import Piece
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, Store
 from tests.components.source.reading import fill
+from tests.servers.listing import PAGE, Bucket
 
 
 def make_plan(source: object, store: Store, folder: Path, **parameters: Any) -> tuple[records.Plan, list[int]]:
@@ -383,6 +384,34 @@ pieces = ({"key": f"class/{n:09}.jpg", "label": "class", "bytes": 5000, "version
 assert write_chunks(pieces, Path(sys.argv[2]), True).images == count
 print(peak() // 1024)
 """
+
+
+PLAN = """
+import sys
+from pathlib import Path
+from components.plan.interface import Plan
+from components.plan.plan import plan
+from tests.memory import peak
+source, folder = sys.argv[1], Path(sys.argv[2])
+plan(Plan(source=source, store=str(folder / "store"), plan=folder / "plan", workers=folder / "workers"))
+print(peak() // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_bucket_is_listed_page_by_page_and_ten_times_the_keys_need_no_more_memory(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        folder = tmp_path / str(count)
+        with Bucket(count) as bucket:
+            command = [sys.executable, "-c", PLAN, "s3://images", str(folder)]
+            environment = os.environ | bucket.environment
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+            # One page to recognise the layout; a longer listing is not begun again.
+            assert len(bucket.log) == 1 + count // PAGE
+        assert f"{count:,} images" in done.stdout
+        return int(done.stdout.split()[-1])
+
+    assert peak(60_000) < peak(6_000) + 8  # MiB
 
 
 @pytest.mark.slow
