@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -19,7 +18,10 @@ from components.evaluate.fit import size
 from components.evaluate.gate import percent
 from components.evaluate.metrics import most_confused
 from components.models.config import ModelConfig
+from components.page import template
 from components.verdict import Verdict
+
+PAGE = Path(__file__).with_name("report.html")
 
 MATRIX_CLASSES = 30
 """Classes that fit into a readable confusion matrix; of more, those with the most mistakes are shown."""
@@ -65,15 +67,8 @@ def render(
     mistakes: Sequence[Mistake],
 ) -> str:
     """The page. Whatever comes from outside, such as a class's name, is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     wrong = sum(map(sum, verdict.confusion)) - sum(row[i] for i, row in enumerate(verdict.confusion))
-    return environment.get_template("report.html").render(
+    return template(PAGE).render(
         model_name=model_name,
         verdict=verdict,
         config=config,

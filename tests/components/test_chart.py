@@ -69,3 +69,10 @@ def test_on_a_logarithmic_axis_equal_factors_are_equally_far_apart() -> None:
 def test_a_loss_of_zero_is_drawn_on_a_linear_axis() -> None:
     drawn = chart(logarithmic=True, train=[(1, 0.1), (2, 0.0)])
     assert drawn.y_ticks[0].label == "0.0"
+
+
+def test_charts_beside_each_other_may_reach_over_the_same_epochs() -> None:
+    drawn = line_chart("Loss", {"train": [(1, 1.0), (2, 0.5)]}, False, say=str, span=(0, 4))
+    quarter = (Chart.right - Chart.left) / 4
+    assert [x for x, _ in drawn.lines[0].points] == [Chart.left + quarter, Chart.left + 2 * quarter]
+    assert [tick.label for tick in drawn.x_ticks] == ["0", "1", "2", "3", "4"]
