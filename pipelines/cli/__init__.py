@@ -16,6 +16,8 @@ from pipelines.cli.compile import compile
 from pipelines.cli.data import data
 from pipelines.cli.doctor import doctor
 from pipelines.cli.logs import logs
+from pipelines.cli.lr_find import lr_find
+from pipelines.cli.models import models
 from pipelines.cli.predict import predict
 from pipelines.cli.run import run
 from pipelines.cli.schedule import schedule
@@ -57,5 +59,5 @@ def main() -> None:
     """Retrains image classifiers, again and again: on this machine, or on Kubeflow Pipelines."""
 
 
-for command in (run, predict, data, compile, upload, submit, status, logs, schedule, doctor):
+for command in (run, predict, data, models, lr_find, compile, upload, submit, status, logs, schedule, doctor):
     main.add_command(command)

@@ -1,0 +1,1 @@
+"""A learning-rate range test: which learning rate to train with, found before the training."""
