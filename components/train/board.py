@@ -43,6 +43,11 @@ class Board:
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="board", daemon=True)
 
+    @property
+    def location(self) -> str:
+        """Of the page."""
+        return f"{self.store.uri}/{self.prefix}/live.html"
+
     def start(self) -> None:
         """Begins to write; from now on `page` is called in another thread."""
         self._thread.start()
@@ -64,17 +69,16 @@ class Board:
             self._warn(f"store {self.store.uri} did not answer for {CLOSING_SECONDS:.0f} s")
 
     def _run(self) -> None:
-        while True:
-            self._woken.wait(PAGE_SECONDS)
-            self._woken.clear()
-            last = self._closing  # before what is written last is gathered
+        last = False
+        while not last:
+            last = self._closing  # asked before what is written last is gathered
             try:
                 self._write(last)
                 self._warned = False
             except (StepError, UserError, OSError) as error:
                 self._warn(str(error))
-            if last:
-                return
+            self._woken.wait(0 if last else PAGE_SECONDS)
+            self._woken.clear()
 
     def _write(self, last: bool) -> None:
         if not self._resumed:

@@ -64,7 +64,7 @@ class Journal:
         self._gpu: list[int] = []  # percent
         self.board = Board(store, prefix, self.page, done, [validated(row, batches) for row in self.curve])
         self.board.start()
-        say("page", f"to see the curves, open {store.uri}/{prefix}/live.html in a browser")
+        say("page", f"the curves as they grow: {self.board.location}", {"location": self.board.location})
 
     def batch(
         self, epoch: int, number: int, images: int, loss: "float | Tensor", learning_rate: float, waited_seconds: float
@@ -120,7 +120,8 @@ class Journal:
 
     def close(self, error: BaseException | None = None) -> None:
         """Has the last of it written; `error` is what the training ended with."""
-        self._point()
+        if error is None:  # after one, a loss that lies on a GPU may be out of reach
+            self._point()
         self.state, self.sentence = ended(error)
         self.board.close()
 

@@ -1,6 +1,7 @@
 """What is told of a training: in lines, in the store, and when it goes wrong."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_lines_for_people(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
         learn(told, WHOLE)
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        f"to see the curves, open {store.uri}/{PAGE} in a browser",
+        f"the curves as they grow: {store.uri}/{PAGE}",
         "batch size 32, as asked for",
         *(
             f"epoch {epoch}/4: train loss {1 / epoch:.4f}, validation accuracy {1 - 0.3 / epoch:.2%}, "
@@ -145,7 +146,8 @@ def test_lines_for_programs(store: DirectoryStore, monkeypatch: pytest.MonkeyPat
         told.note("batch size 32, as asked for")
         learn(told, WHOLE)
     out, err = capsys.readouterr()
-    assert out.splitlines()[1:3] == [
+    assert out.splitlines()[:3] == [
+        f"page location={store.uri}/{PAGE}",
         'note text="batch size 32, as asked for"',
         "epoch epoch=1/4 train_loss=1 validation_loss=1.2 validation_accuracy=0.7 learning_rate=0.01 data_wait=0.02 "
         "seconds=12.5",
@@ -198,6 +200,37 @@ def test_a_loss_that_is_no_number_breaks_no_curve(store: DirectoryStore) -> None
         told.batch(1, 2, 32, math.nan, 0.01, 0.0)
         course.batch(told, 3)
     assert "Finished" in page(store)
+
+
+def test_the_page_is_there_from_the_beginning(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "PAGE_SECONDS", 3600.0)
+    told = course.journal(store)
+    for _ in range(1000):
+        if store.exists(PAGE):
+            break
+        time.sleep(0.01)
+    assert "Running: epoch 1 of 4, 0%" in page(store)
+    told.close()
+
+
+def test_a_loss_that_cannot_be_fetched_hides_no_error(store: DirectoryStore) -> None:
+    class Lost:
+        """As on a GPU that has failed."""
+
+        def __radd__(self, other: float) -> float:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    def end() -> None:
+        with course.journal(store) as told:
+            lost: Any = Lost()
+            told.batch(1, 1, 32, 0.5, 0.01, 0.0)
+            told.pace._enough = 100
+            told.batch(1, 2, 32, lost, 0.01, 0.0)
+            raise StepError("a shard is damaged")
+
+    with pytest.raises(StepError, match="a shard is damaged"):
+        end()
+    assert "Failed: epoch 1 of 4, 5% a shard is damaged" in page(store)
 
 
 # A store that fails.
