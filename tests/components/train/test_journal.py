@@ -12,6 +12,7 @@ from components.progress import FORMAT
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, S3Store, Store
 from components.train import board, journal, pace, usage
+from components.train.events import Events
 from tests.components.train import course
 from tests.components.train.course import BATCHES, EPOCHS, PREFIX, learn, row
 from tests.components.train.test_live import text
@@ -81,6 +82,8 @@ def test_a_training_that_is_taken_up_again_is_told_as_one(store: DirectoryStore,
     assert scalars(store, "train/loss") == {step: 2 / step for step in WHOLE}
     assert scalars(store, "validation/accuracy").keys() == {10, 20, 30, 40}
     assert [point.step for point in after.board.points] == [*WHOLE]
+    everything = Events(store, f"{PREFIX}/tensorboard").resume(EPOCHS * BATCHES, lambda told: True)
+    assert len(everything) == EPOCHS * BATCHES + EPOCHS  # also for who does not know TensorBoard's marks of a restart
     assert "Finished: epoch 4 of 4" in page(store)
 
 
