@@ -1,6 +1,7 @@
 """A store in an S3 bucket."""
 
 import io
+import mimetypes
 import os
 import threading
 import time
@@ -207,7 +208,9 @@ class S3Store:
 
     def _put(self, name: str, content: bytes, metadata: dict[str, str | list[str] | tuple[str]] | None = None) -> None:
         def put() -> None:
-            self.client.put_object(self.bucket, name, io.BytesIO(content), len(content), metadata=metadata)
+            self.client.put_object(
+                self.bucket, name, io.BytesIO(content), len(content), _content_type(name), metadata=metadata
+            )
 
         self._ask(name, put)
 
@@ -215,7 +218,7 @@ class S3Store:
         """A file in parts, where it is large; once more as a whole where the parts could not be put together."""
         for failures in range(1, connection.ATTEMPTS):
             try:
-                if self.client.fput_object(self.bucket, name, str(path)).etag:
+                if self.client.fput_object(self.bucket, name, str(path), _content_type(name)).etag:
                     return  # without one it was an error that S3 reports with HTTP 200, which minio overlooks
             except S3Error as error:
                 if error.code != "NoSuchUpload":  # they were, or never will be: the answer was lost
@@ -409,6 +412,11 @@ class _Ranges(io.RawIOBase):
         view[:length] = self.store.read(self.found.key, self.position, length, self.found.version)
         self.position += length
         return length
+
+
+def _content_type(name: str) -> str:
+    """By which a browser shows a report, where it would otherwise save it."""
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
 def _if_match(version: str | None) -> Mapping[str, str]:

@@ -69,6 +69,16 @@ def test_what_was_never_written_is_not_found(any_store: Store) -> None:
             any_store.read(key)
 
 
+def test_what_is_removed_is_gone_and_may_be_removed_again(any_store: Store) -> None:
+    any_store.write("folder/key", b"content")
+    any_store.write("folder/other", b"content")
+    for _ in range(2):
+        any_store.remove("folder/key")
+    assert list(any_store.keys("")) == ["folder/other"]
+    with pytest.raises(UserError, match="must be a relative path"):
+        any_store.remove("../key")
+
+
 def test_create_never_replaces(any_store: Store) -> None:
     assert any_store.create("key", b"first")
     assert not any_store.create("key", b"second")

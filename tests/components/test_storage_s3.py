@@ -339,6 +339,17 @@ class Workload:
     sts: FaultyS3
 
 
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [("live.html", "text/html"), ("verdict.json", "application/json"), ("blob", "application/octet-stream")],
+)
+def test_a_browser_is_told_what_it_gets(store: S3Store, key: str, kind: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    for content in (b"content", tmp_path / "file"):
+        store.write(key, content)
+        assert store.client.stat_object(store.bucket, f"prefix/{key}").content_type == kind
+
+
 @pytest.fixture
 def workload(faulty: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workload]:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
