@@ -117,7 +117,8 @@ def lend(folder: Path, user: int) -> None:
 def own_variables(terminal: Terminal) -> dict[str, str]:
     """What the containers get of this process's environment: how to reach the store, nothing else."""
     store = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    return {"RETRAIN_PROGRESS_SECONDS": "0.5" if terminal.live else "5"} | store
+    # An empty format: lines for people, where a pod's are for programs.
+    return {"RETRAIN_PROGRESS_SECONDS": "0.5" if terminal.live else "5", "RETRAIN_LOG_FORMAT": ""} | store
 
 
 def end(container: Container, running: bool) -> None:

@@ -17,6 +17,7 @@ def place(task: Any, name: str, settings: Settings, given: dict[str, Any]) -> No
     task.set_cpu_request(placement.cpu).set_cpu_limit(placement.cpu)
     # torch would start a thread for each core of the node, not of the pod.
     task.set_env_variable("OMP_NUM_THREADS", str(placement.cores))
+    task.set_env_variable("RETRAIN_LOG_FORMAT", "logfmt")  # for what gathers the logs of pods
     task.set_memory_request(placement.memory).set_memory_limit(placement.memory)
     if name == "train":
         task.set_accelerator_type(given["gpu_type"]).set_accelerator_limit(given["gpus"])

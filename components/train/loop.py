@@ -65,7 +65,9 @@ class Loop:
                 self._read()
             if self.journal:
                 waited = self.batches.waited_seconds
-                self.journal.batch(course.epoch, number, count, loss, rate, waited)
+                # Of several ranks this one's part stands for all; together they are looked at less often.
+                shown = loss if learner.ranks.ranks == 1 else loss * learner.ranks.ranks
+                self.journal.batch(course.epoch, number, count, shown, rate, waited)
         self._read()
 
     def watched(self, items: Iterable[T]) -> Iterator[T]:
