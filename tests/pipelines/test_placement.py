@@ -84,6 +84,7 @@ def test_credentials_come_by_reference_alone(step: str, tmp_path: Path) -> None:
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
         "OMP_NUM_THREADS",
+        "RETRAIN_LOG_FORMAT",
     }
 
 
