@@ -5,7 +5,6 @@ for batch in ledger.batches():
     batch["hash"], batch["label"], batch["split"], …
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -152,9 +151,11 @@ class _Mentions:
     """
 
     def __init__(self, shards: Sequence[Shard], first: int) -> None:
-        self.unmet: dict[tuple[str, str], deque[int]] = {}
-        for number, shard in enumerate(shards, first):
-            self.unmet.setdefault((shard.sha256, shard.split), deque()).append(number)
+        self.unmet: dict[tuple[str, str], list[int]] = {}
+        """The last first. Lists, because a deque of one number takes 600 bytes."""
+        for number in reversed(range(len(shards))):
+            shard = shards[number]
+            self.unmet.setdefault((shard.sha256, shard.split), []).append(first + number)
         self.met: dict[tuple[str, str], int | None] = {}
 
     def begin_file(self) -> None:
@@ -164,7 +165,7 @@ class _Mentions:
         """None where the dataset has no such shard any more, as all of its rows were excluded."""
         key = sha256, split
         if key not in self.met:
-            self.met[key] = self.unmet[key].popleft() if self.unmet.get(key) else None
+            self.met[key] = self.unmet[key].pop() if self.unmet.get(key) else None
         return self.met[key]
 
 

@@ -1,7 +1,7 @@
 """The manifest: a small JSON file that says what a dataset holds, where its shards lie and where it came from."""
 
-import dataclasses
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +94,11 @@ def manifest_key(digest: str) -> str:
 
 def encode(manifest: Manifest) -> bytes:
     """The manifest as JSON."""
-    return json.dumps({"schema": SCHEMA} | dataclasses.asdict(manifest), indent=2).encode() + b"\n"
+    content = io.BytesIO()
+    # Piece by piece: of all of them at once each takes ten times the room that it has in the end.
+    for piece in json.JSONEncoder(indent=2, default=vars).iterencode({"schema": SCHEMA} | vars(manifest)):
+        content.write(piece.encode())
+    return content.getvalue() + b"\n"
 
 
 def decode(content: bytes, name: str) -> Manifest:
