@@ -1,9 +1,13 @@
 """Checks JSON against the models that OpenAPI's generator made, as kfp_server_api's and kubernetes' are."""
 
+import json
 import re
+from collections.abc import Iterator
 from datetime import datetime
 from types import ModuleType
 from typing import Any
+
+from pydantic import ValidationError
 
 
 class WrongField(Exception):
@@ -39,6 +43,27 @@ def check_model(models: ModuleType, kind: str, value: Any, where: str) -> None:
         require(key in attributes, f'unknown field "{key}"')
         if item is not None:
             check(models, model.openapi_types[attributes[key]], item, f"{where}.{key}".strip("."))
+
+
+def check_pydantic(model: Any, value: Any) -> None:
+    """The same with a model of kubeflow_trainer_api, of the generator's later kind, which ignores what is unknown."""
+    try:
+        kept = json.loads(json.dumps(model.from_dict(value).to_dict(), default=str))
+    except ValidationError as error:
+        raise WrongField(str(error.errors()[0])) from None
+    lost = list(_lost(value, kept, ""))
+    require(not lost, f'unknown field "{lost[0]}"' if lost else "")
+
+
+def _lost(given: Any, kept: Any, where: str) -> Iterator[str]:
+    """The fields of a value that are not in another."""
+    if isinstance(given, dict):
+        for key, value in given.items():
+            path = f"{where}.{key}".strip(".")
+            yield from _lost(value, kept[key], path) if key in kept else [path]
+    elif isinstance(given, list):
+        for value, other in zip(given, kept, strict=True):
+            yield from _lost(value, other, where)
 
 
 def require(holds: bool, message: str) -> None:
