@@ -73,7 +73,8 @@ class DirectoryStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise NotFound(key) from None
         except OSError as error:
-            sentence = f"{key or 'it'} in {self.uri!r} cannot be read ({error.strerror}); "
+            what = f"{key} in {self.uri!r}" if key else repr(self.uri)
+            sentence = f"{what} cannot be read ({error.strerror}); "
             if error.errno in MISTAKES:
                 raise UserError(sentence + "give yourself the permission") from None
             raise StepError(sentence + "see whether its disk is well") from None
