@@ -166,8 +166,10 @@ def deal(lines: Iterable[bytes], chunks: int) -> Iterator[tuple[int, bytes]]:
     """The pieces with the numbers of their chunks: of as many in a row as there are chunks, every chunk gets one.
 
     So a chunk, and a shard, has its share of every class, however the source is ordered. Mostly that is by class, and
-    training, which mixes the images of some shards at a time, would see few classes at once. Round after round begins
-    with another chunk, by lot, so that no pattern in the source comes through. A chunk keeps the source's order.
+    training, which mixes the images of some shards at a time, would see few classes at once. It costs nothing: each
+    image is a file, or a request, of its own. Round after round begins with another chunk, by lot, so that no pattern
+    in the source comes through. A chunk keeps the source's order. A source that grew is dealt out anew, which writes
+    all of its shards anew; what is appended to a parent writes its own alone.
     """
     lots = random.Random(0)
     first = 0
