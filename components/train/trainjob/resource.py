@@ -1,0 +1,81 @@
+"""The TrainJob: how the cluster is asked for workers, and what its status says.
+
+Source: kubeflow/trainer v2.3.0, pkg/apis/trainer/v1alpha1/trainjob_types.go, pkg/runtime/framework/plugins/torch.
+"""
+
+from components.train.interface import Train
+from components.train.trainjob.cluster import Object
+from components.train.trainjob.origin import Origin
+
+RUNTIME = "torch-distributed"
+"""The ClusterTrainingRuntime that Kubeflow Trainer ships for PyTorch."""
+
+NODE = "node"
+"""What a runtime calls the workers, and their container."""
+
+IDENTITY = "retrain/identity"
+"""The label by which a TrainJob is known as the training's own."""
+
+WORKER = {"app.kubernetes.io/name": "retrain-worker", "sidecar.istio.io/inject": "false"}
+"""Labels of a worker's pod: for network policies; and because a sidecar would outlive the worker."""
+
+
+def name_of(identity: str) -> str:
+    """The TrainJob's name."""
+    return f"retrain-{identity}"
+
+
+def trainjob(step: Train, identity: str, pod: Origin) -> Object:
+    """A TrainJob of `step.nodes` workers, as the step's own pod is, with a process a GPU."""
+    run = {key: value for key, value in pod.metadata.get("labels", {}).items() if key == "pipeline/runid"}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {
+            "name": name_of(identity),
+            "labels": {"app.kubernetes.io/name": "retrain", IDENTITY: identity} | run,
+            "ownerReferences": [pod.owner],
+        },
+        "spec": {
+            "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "ClusterTrainingRuntime", "name": RUNTIME},
+            "trainer": {
+                "image": pod.container["image"],
+                # The runtime's plugin sets PET_NNODES and its like, which torchrun reads.
+                "command": ["torchrun", "-m", "components.train.trainjob"],
+                "args": ["--store", step.store, "--training", identity],
+                "env": pod.environment,
+                "numNodes": step.nodes,
+                "numProcPerNode": max(1, int(step.gpus)),
+                "resourcesPerNode": pod.resources(step.gpu_type, step.gpus),
+            },
+            "runtimePatches": [{"manager": "retrain/train", "trainingRuntimeSpec": _patched(_worker(pod, run))}],
+        }
+        | pod.deadline,
+    }
+
+
+def _worker(pod: Origin, labels: dict[str, str]) -> Object:
+    """What is changed of the runtime's template of a worker's pod."""
+    container = {"name": NODE, "securityContext": pod.container.get("securityContext", {}), "volumeMounts": pod.mounts}
+    spec = pod.copied() | {"volumes": pod.volumes, "containers": [container]}
+    return {"metadata": {"labels": WORKER | labels}, "spec": spec}
+
+
+def _patched(template: Object) -> Object:
+    return {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": template}}}]}}}
+
+
+def ours(job: Object, identity: str) -> bool:
+    """Whether the training made this TrainJob."""
+    return bool(job["metadata"].get("labels", {}).get(IDENTITY) == identity)
+
+
+def leaving(job: Object) -> bool:
+    """Whether somebody has deleted it, and the cluster waits for its pods to go."""
+    return "deletionTimestamp" in job["metadata"]
+
+
+def condition(job: Object, kind: str) -> Object | None:
+    """The condition `Complete`, `Failed` or `Suspended`, where it holds."""
+    conditions = job.get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == kind and each["status"] == "True"), None)
