@@ -42,10 +42,10 @@ check: lint test  ## Everything that CI checks.
 bench: setup  ## Measure what the README claims, side by side with what one would do otherwise.
 	$(BIN)/python -m benchmarks
 
-docs: setup  ## Write what is made from the code: the reference, the compiled pipeline, the README's picture.
+docs: setup  ## Write what is made from the code: the reference, the pipeline, the networks, the README's picture.
 	$(BIN)/python -m pipelines.reference > docs/reference.md
 	$(BIN)/retrain compile --output pipelines/retrain.yaml
-	RETRAIN_UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_main_job.py
+	RETRAIN_UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_main_job.py tests/test_models_docs.py
 
 setup: $(VENV)/installed
 

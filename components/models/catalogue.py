@@ -25,10 +25,13 @@ class Architecture:
     """A network that has a short name here."""
 
     source: str  # "retrain", or the library's own name for it, with the tag of its weights: "timm/resnet18.a1_in1k"
+    repository: str | None  # of these weights on the Hugging Face Hub
     paper: Paper
-    parameters: int  # with 1,000 classes and 3 channels; LeNet-5 with 10 classes and 1 channel
-    multiply_adds: int  # for one image of the native side
+    parameters: int
+    multiply_adds: int  # for one image
     side: int  # of the square images that it was made for, in pixels
+    channels: int = 3  # of those images
+    classes: int = 1000  # that it was made for
     smallest: int = 1  # the smallest side that it takes
     sides: tuple[int, ...] = ()  # the only sides that it takes, where there are such
     options: tuple[str, ...] = ()  # what ModelConfig.options holds
@@ -116,6 +119,8 @@ def _known(
 ) -> Architecture:
     return Architecture(
         source=source,
+        # timm's own are all there, under their names here, but for Xception's.
+        repository=source if source.startswith("timm/") and "legacy" not in source else None,
         paper=paper,
         parameters=parameters,
         multiply_adds=multiply_adds,
@@ -127,10 +132,13 @@ def _known(
 ARCHITECTURES: dict[str, Architecture] = {
     "lenet5": Architecture(
         source="retrain",
+        repository=None,
         paper=LENET,
         parameters=60_806,
-        multiply_adds=0,
+        multiply_adds=416_520,
         side=32,
+        channels=1,
+        classes=10,
         smallest=28,
         sides=(32, 28),
         options=("activation", "pooling", "bias"),
@@ -143,7 +151,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "resnext50": _known("timm/resnext50_32x4d.a1_in1k", RESNEXT, 25_028_904, 4_230_479_872),
     "resnext101": _known("timm/resnext101_32x4d.gluon_in1k", RESNEXT, 44_177_704, 7_969_996_800),
     "se_resnet50": _known("timm/seresnet50.a1_in1k", SENET, 28_088_024, 4_091_699_200),
-    "senet154": _known("timm/legacy_senet154.in1k", SENET, 115_088_984, 20_688_363_520, smallest=3),
+    "senet154": _known("timm/senet154.gluon_in1k", SENET, 115_088_984, 20_688_363_520),
     "densenet121": _known("timm/densenet121.ra_in1k", DENSENET, 7_978_856, 2_834_161_664, smallest=29),
     "densenet161": _known("timm/densenet161.tv_in1k", DENSENET, 28_681_000, 7_727_907_072, smallest=29),
     "densenet169": _known("timm/densenet169.tv_in1k", DENSENET, 14_149_480, 3_359_843_328, smallest=29),

@@ -1,6 +1,7 @@
 """The networks of timm and of torchvision by their names there; each library is imported when it is asked for."""
 
 import difflib
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -45,30 +46,42 @@ def check(source: str) -> None:
         raise UserError(f"unknown architecture {source!r}: {library} {_version(library)} has no {name!r}{meant}")
 
 
-def side(source: str) -> int:
-    """The side, in pixels, of the square images that the network was made for."""
+def native_size(source: str) -> tuple[int, int]:
+    """Height and width, in pixels, of the images that the network was made for."""
     check(source)
     library, _, name = source.partition("/")
     if library == "timm":
         import timm
 
         config = timm.get_pretrained_cfg(name)
-        return int(config.input_size[-1]) if config else 224
+        height, width = config.input_size[1:] if config else (224, 224)
+        return height, width
     from torchvision import models
 
-    # Some weights are for larger images than the network has by default.
-    return min(int(weights.transforms().crop_size[0]) for weights in models.get_model_weights(name))
+    # Some weights are for larger images than the network takes by default.
+    side = min(int(weights.transforms().crop_size[0]) for weights in models.get_model_weights(name))
+    return side, side
 
 
-def repository(source: str) -> str | None:
-    """Where on the Hugging Face Hub the pretrained weights of a network are published; None where they are not."""
+@dataclass(frozen=True)
+class Weights:
+    """Pretrained weights that are published on the Hugging Face Hub."""
+
+    repository: str
+    licence: str | None
+
+
+def weights(source: str) -> Weights | None:
+    """The pretrained weights of a network, those that it is known by; None where timm publishes none."""
     library, _, name = source.partition("/")
     if library != "timm":
         return None
     import timm
 
     config = timm.get_pretrained_cfg(name)
-    return config.hf_hub_id if config else None
+    if not config or not config.hf_hub_id:
+        return None
+    return Weights(config.hf_hub_id, config.license)
 
 
 def cached(repository: str) -> Path | None:
@@ -82,31 +95,33 @@ def cached(repository: str) -> Path | None:
 def fetch_command(source: str) -> str | None:
     """What a person runs to have a network's published weights as a safetensors file."""
     library, _, name = source.partition("/")
-    if found := repository(source):
-        return f"hf download {found} {WEIGHTS}"
-    if library != "torchvision":
+    if published := weights(source):
+        return f"hf download {published.repository} {WEIGHTS}"
+    made = {
+        "timm": f'timm.create_model("{name}", pretrained=True)',
+        "torchvision": f'torchvision.models.get_model("{name}", weights="DEFAULT")',
+    }
+    if library not in made:
         return None
-    return (
-        "python -c 'import safetensors.torch, torchvision; safetensors.torch.save_file(torchvision.models.get_model("
-        f'"{name}", weights="DEFAULT").state_dict(), "{name}.safetensors")\''
-    )
+    save = f'safetensors.torch.save_file({made[library]}.state_dict(), "{WEIGHTS}")'
+    return f"python -c 'import safetensors.torch, {library}; {save}'"
 
 
-def adapt(source: str, weights: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+def adapt(source: str, found: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
     """Published weights as `make` wants them, but for the head, whose classes remain those that it was trained on.
 
     Raises RuntimeError or KeyError where they are another network's.
     """
     library, _, name = source.partition("/")
     if library != "timm":
-        return {key: tensor for key, tensor in weights.items() if not key.startswith(("AuxLogits.", "aux1.", "aux2."))}
+        return {key: tensor for key, tensor in found.items() if not key.startswith(("AuxLogits.", "aux1.", "aux2."))}
     import timm
 
     config = timm.get_pretrained_cfg(name)
     network = timm.create_model(
         name,
         pretrained=True,
-        pretrained_cfg_overlay={"state_dict": weights},
+        pretrained_cfg_overlay={"state_dict": found},
         num_classes=config.num_classes if config else 1000,
         in_chans=channels,
     )

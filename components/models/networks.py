@@ -13,6 +13,9 @@ from components.step import UserError, require
 Shape = tuple[int, int, int]
 """Height, width and channels of an image."""
 
+LARGEST = 530_000_000
+"""Parameters of a network that export can still put into one ONNX file, whose format ends at 2 GiB."""
+
 
 def make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
     """A network with fresh weights: float32 [N, channels, height, width] to logits, float32 [N, classes].
@@ -31,7 +34,11 @@ def make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.M
         from components.models.nasnet import NASNetA
 
         return NASNetA(classes, channels)
-    return library.make(source(name), classes, channels * repeats(name, channels))
+    network = library.make(source(name), classes, channels * repeats(name, channels))
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    must = f"have at most {LARGEST:,} parameters, for one ONNX file holds 2 GB"
+    require(parameters <= LARGEST, f"architecture {name}", f"{parameters:,}", must)
+    return network
 
 
 def source(name: str) -> str:
@@ -59,7 +66,7 @@ def repeats(name: str, channels: int) -> int:
 
 def native_channels(name: str) -> int:
     """Of the images that the network was designed for."""
-    return 1 if name == "lenet5" else 3
+    return ARCHITECTURES[name].channels if name in ARCHITECTURES else 3
 
 
 def fitted_side(name: str, height: int | None, width: int | None, image_size: int = 0) -> int:
@@ -77,7 +84,7 @@ def fitted_side(name: str, height: int | None, width: int | None, image_size: in
             require(image_size in known.sides, "image size", f"{image_size}x{image_size}", must)
         return image_size
     if not known:
-        return library.side(name)
+        return min(library.native_size(name))
     taken = height and height == width and height <= known.side and known.takes(height, height)
     return height if height and taken else known.side
 
@@ -90,13 +97,13 @@ def seen_size(name: str, network: nn.Module, shape: Shape, classes: int) -> tupl
     height, width, channels = shape
     if known := ARCHITECTURES.get(name):
         return known.seen_size(height, width)
-    side = library.side(name)
-    for size in ((height, width), (side, side)):
+    native = library.native_size(name)
+    for size in ((height, width), native):
         if _classifies(network, (*size, channels * repeats(name, channels)), classes):
             return size
     raise UserError(
         f"{name} gives no logits for images of {height}x{width} with {channels} channels, nor at its own "
-        f"{side}x{side}; take another architecture: `retrain models` lists those that were tried"
+        f"{native[0]}x{native[1]}; take another architecture: `retrain models` lists those that are tested"
     )
 
 

@@ -104,7 +104,8 @@ def from_pretrained(classifier: Classifier, config: ModelConfig, store: Store) -
 def _find_weights(name: str, store: Store) -> tuple[dict[str, Tensor], str]:
     """The pretrained weights of an architecture, and where they were found. Raises UserError."""
     key = f"pretrained/{name}.safetensors"
-    repository = library.repository(networks.source(name))
+    published = library.weights(networks.source(name))
+    repository = published.repository if published else None
     cached = library.cached(repository) if repository else None
     with tempfile.TemporaryDirectory(prefix="pretrained-") as folder:
         path, place = Path(folder) / "weights.safetensors", f"{key} in store {store.uri}"

@@ -116,6 +116,17 @@ def test_options_and_channels_that_a_network_does_not_take_are_refused() -> None
         build(describe("squeezenet", 32, 32, 4))
 
 
+def test_what_is_no_classifier_or_too_large_to_export_is_refused() -> None:
+    told = "timm/csatv2 gives no logits for images of 32x32 with 1 channels, nor at its own 512x512"
+    with pytest.warns(UserWarning, match="designed for 3-channel"), pytest.raises(UserError, match=told):
+        build(describe("timm/csatv2", 32, 32, 1))
+    told = (
+        "architecture timm/vit_giant_patch14_224 must have at most 530,000,000 parameters, for one ONNX file holds 2 GB"
+    )
+    with torch.device("meta"), pytest.raises(UserError, match=told):
+        build(describe("timm/vit_giant_patch14_224", 224, 224, 3))
+
+
 def test_files_are_fitted_to_the_side_that_the_network_was_made_for_unless_theirs_is_smaller() -> None:
     assert fitted_side("resnet18", None, None) == 224
     assert fitted_side("resnet18", 64, 64) == 64

@@ -219,6 +219,7 @@ def cache(network: torch.nn.Module, repository: str, room: Path, monkeypatch: py
             "squeezenet",
             r"no pretrained/squeezenet\.safetensors in store .*squeezenet1_1.*weights=.DEFAULT.* put the file",
         ),
+        ("xception", r"no pretrained/xception\.safetensors in store .*timm\.create_model\(.legacy_xception\.tf_in1k."),
         ("lenet5", r"no pretrained/lenet5\.safetensors in store \S+; put them there"),
     ],
 )
