@@ -70,8 +70,14 @@ def _pod(container: dict[str, Any], placed: dict[str, Any], settings: Settings) 
         "env": container.get("env", []) + [_reference(*each) for each in _secrets(placed)],
         "volumeMounts": [{"name": mount["volumeName"], "mountPath": mount["mountPath"]} for mount in mounts],
     }
-    spec = {"securityContext": {"seccompProfile": RESTRICTED["seccompProfile"]}, "containers": [main]}
+    volumes = [{"name": mount["volumeName"], "emptyDir": _empty_dir(mount)} for mount in mounts]
+    seccomp = {"seccompProfile": RESTRICTED["seccompProfile"]}
+    spec = {"securityContext": seccomp, "containers": [main], "volumes": volumes}
     return {"metadata": DRIVER["metadata"], "spec": {"serviceAccountName": "retrain-runner"} | spec}
+
+
+def _empty_dir(mount: dict[str, Any]) -> dict[str, str]:
+    return {key: mount[key] for key in ("medium", "sizeLimit") if mount.get(key)}
 
 
 def _resources(resources: dict[str, Any]) -> dict[str, dict[str, str]]:

@@ -4,10 +4,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from components.train.trainjob import resource
 from tests.manifests.rendered import OVERLAYS, Object, component, of_kind, overlay, pod_templates
 
 RUN = {"pipelines.kubeflow.org/v2_component": "true"}
 """On every pod of a run (kubeflow/pipelines 2.17.0, backend/src/v2/compiler/argocompiler/argo.go)."""
+
+
+WORKER = resource.WORKER
+"""On every worker of a training on many nodes."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +49,9 @@ def _selects(policy: Object, pod: Pod, direction: str) -> bool:
 
 
 def _permits(rule: Object, pod: Pod, peer: Pod, port: int, protocol: str) -> bool:
-    ports = [(each.get("protocol", "TCP"), each["port"]) for each in rule["ports"]]
+    ports = [(each.get("protocol", "TCP"), each["port"]) for each in rule.get("ports", [])]
     peers = rule.get("to", rule.get("from"))
-    return (protocol, port) in ports and (peers is None or any(_is(each, pod, peer) for each in peers))
+    return (not ports or (protocol, port) in ports) and (peers is None or any(_is(each, pod, peer) for each in peers))
 
 
 def _is(selector: Object, pod: Pod, peer: Pod) -> bool:
@@ -75,13 +80,15 @@ KUBEFLOW = {
 
 
 def world(name: str) -> World:
-    """A cluster with an overlay, the MinIO component, two pods of runs and one of CI."""
+    """A cluster with an overlay, the MinIO component, two pods of runs, two workers of a training and a pod of CI."""
     objects = [*overlay(name), *component("minio")]
     [namespace] = of_kind(overlay(name), "Namespace")
     [minio] = pod_templates(of_kind(component("minio"), "Deployment")["retrain-minio"])
     ours = {
         "run": Pod(namespace, RUN),
         "other run": Pod(namespace, RUN, (("TCP", 8080),)),
+        "worker": Pod(namespace, WORKER),
+        "other worker": Pod(namespace, WORKER, (("TCP", 29500), ("TCP", 41234))),
         "ci": Pod(namespace, {"app.kubernetes.io/name": "retrain-ci"}),
         "minio": Pod(namespace, minio["metadata"]["labels"], (("TCP", 9000),)),
     }
@@ -98,6 +105,15 @@ REACHED = {
         ("dns", "TCP", 53),
         ("internet", "TCP", 443),
         ("internet", "TCP", 6443),
+    },
+    "worker": {
+        ("other worker", "TCP", 29500),
+        ("other worker", "TCP", 41234),
+        ("seaweedfs", "TCP", 8333),
+        ("minio", "TCP", 9000),
+        ("dns", "UDP", 53),
+        ("dns", "TCP", 53),
+        ("internet", "TCP", 443),
     },
     "ci": {
         ("ml-pipeline", "TCP", 8888),

@@ -32,9 +32,11 @@ def test_every_overlay_is_applied_by_a_command() -> None:
     assert [name for name in OVERLAYS if f"kubectl apply -k manifests/overlays/{name}" not in COMMANDS] == []
 
 
-def test_kubeflow_pipelines_is_pinned_once_to_the_version_of_the_sdk() -> None:
+def test_kubeflow_pipelines_and_trainer_are_pinned_once_to_the_versions_of_their_packages() -> None:
     assert re.findall(r"^export KFP=(.+)$", README, re.M) == [version("kfp")]
-    assert len(re.findall(r"\?ref=", README)) == len(re.findall(r"\?ref=\$KFP\b", README)) == 2
+    assert re.findall(r"^export TRAINER=(.+)$", README, re.M) == [version("kubeflow_trainer_api")]
+    assert re.findall(r"\?ref=(v?\$\w+)", README) == ["$KFP", "$KFP", "v$TRAINER", "v$TRAINER"]
+    assert README.count("?ref=") == 4
 
 
 def test_the_cluster_that_is_made_is_the_newest_that_is_tested() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import pipelines.kubeflow
+from components.train.trainjob import needs
 from pipelines.doctor.cluster import RIGHTS
 from tests.manifests.rendered import OVERLAYS, Object, of_kind, overlay
 from tests.servers.permissions import GROUP, PERMISSIONS, required
@@ -20,6 +21,11 @@ RUNNER: dict[Right, str] = {
     ("", "configmaps", "kfp-launcher", "get"): "pipelines 2.17.0, backend/src/v2/config/env.go, FetchLauncherConfigMap",
 }
 """What the pods of a run call, and where."""
+
+TRAINS: set[Right] = {
+    (group, resource, "", verb) for (group, resource), verbs in needs.RIGHTS.items() for verb in verbs
+}
+"""What the train step calls to train on many nodes."""
 
 READS_SECRET: Right = ("", "secrets", "mlpipeline-minio-artifact", "get")
 """pipelines 2.17.0, backend/src/v2/objectstore/object_store.go: unless its credentials come from the environment."""
@@ -99,9 +105,11 @@ def test_doctor_asks_for_the_rights_that_ci_is_given() -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
-def test_the_runner_may_do_what_kfp_and_argo_call_in_its_name_and_nothing_else(name: str) -> None:
+def test_the_runner_may_do_what_kfp_argo_and_a_training_on_many_nodes_call_and_nothing_else(name: str) -> None:
     secret = set() if name == "production" else {READS_SECRET}
-    assert set(rights(overlay(name), "retrain-runner")) == set(RUNNER) | secret
+    allowed = rights(overlay(name), "retrain-runner")
+    assert len(set(allowed)) == len(allowed)
+    assert set(allowed) == set(RUNNER) | TRAINS | secret
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

@@ -62,3 +62,18 @@ def _wrong_patch(job: Object) -> Iterator[str]:
             yield "must not have container that doesn't exist in the runtime job node"
         if container.get("env"):
             yield "must not have envs for the dataset-initializer, model-initializer, node containers"
+
+
+def worker_pod(job: Object) -> Object:
+    """The pod that JobSet makes of a TrainJob's runtime, which has a bare container, its patches and its trainer.
+
+    Source: the same, pkg/runtime/core/trainingruntime.go, and manifests/base/runtimes/torch_distributed.yaml.
+    """
+    (patch,) = job["spec"]["runtimePatches"]
+    (replicated,) = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    template = copy.deepcopy(replicated["template"]["spec"]["template"])
+    trainer = job["spec"]["trainer"]
+    (container,) = template["spec"]["containers"]
+    container |= {key: trainer[key] for key in ("image", "command", "args", "env")}
+    container["resources"] = trainer["resourcesPerNode"]
+    return {"metadata": template["metadata"], "spec": template["spec"] | {"restartPolicy": "OnFailure"}}

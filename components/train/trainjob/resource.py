@@ -5,10 +5,8 @@ Source: kubeflow/trainer v2.3.0, pkg/apis/trainer/v1alpha1/trainjob_types.go, pk
 
 from components.train.interface import Train
 from components.train.trainjob.cluster import Object
+from components.train.trainjob.needs import RUNTIME
 from components.train.trainjob.origin import Origin
-
-RUNTIME = "torch-distributed"
-"""The ClusterTrainingRuntime that Kubeflow Trainer ships for PyTorch."""
 
 NODE = "node"
 """What a runtime calls the workers, and their container."""
