@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from components.step import StepError, UserError
+from components.train.trainjob.needs import RIGHTS as TRAINING
+from components.train.trainjob.needs import RUNTIME
 from pipelines.doctor import clock
 from pipelines.doctor.finding import Check, Finding, failed, mistaken, ok, warning
 from pipelines.kubeflow import Kubeflow, NotFound
@@ -20,6 +22,7 @@ SECONDS = 5
 """How long an answer of Kubernetes may take."""
 
 KFP = "pipelines.kubeflow.org"
+TRAINER = "trainer.kubeflow.org"
 
 RIGHTS: Mapping[tuple[str, str], Sequence[str]] = {
     (KFP, "pipelines"): ("get", "list", "create"),
@@ -135,6 +138,8 @@ def kubernetes(kubeflow: Kubeflow, needs: Needs, context: str) -> Sequence[Findi
             "launcher": lambda: [launcher(api, needs)],
             "secret": lambda: [secret(api, needs)],
             "gpus": lambda: [gpus(api, needs)],
+            "trainer": lambda: trainer(api, needs),
+            "trainer rights": lambda: [runner_rights(api, needs)],
             "storage class": lambda: [storage_class(api)],
         }
         return [*server(api), *(finding for name, look in looks.items() for finding in permitted(name, look))]
@@ -198,13 +203,13 @@ def asking(what: str, host: str) -> Iterator[None]:
         raise StepError(f"Kubernetes at {host} cannot be reached ({reason}); see kubectl config") from None
 
 
-def get(api: "ApiClient", path: str, what: str) -> dict[str, Any]:
-    """The metadata of an object. Raises NotFound, Denied, UserError, StepError."""
+def get(api: "ApiClient", path: str, what: str, accept: str = METADATA) -> dict[str, Any]:
+    """The metadata of an object, or what else is accepted. Raises NotFound, Denied, UserError, StepError."""
     with asking(what, api.configuration.host):
         answer: dict[str, Any] = api.call_api(
             path,
             "GET",
-            header_params={"Accept": METADATA},
+            header_params={"Accept": accept},
             auth_settings=["BearerToken"],
             response_type="object",
             _request_timeout=SECONDS,
@@ -253,17 +258,27 @@ def may(api: "ApiClient", namespace: str, group: str, resource: str, verbs: Sequ
     return failed(f"rights: {resource}", seen, "bind the user to the role retrain-ci of manifests/base/ci.yaml")
 
 
-def allowed(api: "ApiClient", namespace: str, group: str, resource: str, verb: str) -> bool:
-    """What Kubernetes answers to a SelfSubjectAccessReview."""
+def allowed(api: "ApiClient", namespace: str, group: str, resource: str, verb: str, account: str = "") -> bool:
+    """What Kubernetes answers to a review of this user's access, or of a service account's in the namespace."""
     from kubernetes import client
 
     name, _, part = resource.partition("/")
-    attributes = client.V1ResourceAttributes(
+    asked = client.V1ResourceAttributes(
         group=group, resource=name, subresource=part or None, verb=verb, namespace=namespace
     )
-    review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+    reviews = client.AuthorizationV1Api(api)
+    if account:
+        user = f"system:serviceaccount:{namespace}:{account}"
+        spec = client.V1SubjectAccessReviewSpec(resource_attributes=asked, user=user)
+        of_account = client.V1LocalSubjectAccessReview(metadata={"namespace": namespace}, spec=spec)
+        with asking("ask for a service account's rights", api.configuration.host):
+            answer = reviews.create_namespaced_local_subject_access_review(
+                namespace, of_account, _request_timeout=SECONDS
+            )
+        return bool(answer.status.allowed)
+    own = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
     with asking("ask for its own rights", api.configuration.host):
-        answer = client.AuthorizationV1Api(api).create_self_subject_access_review(review, _request_timeout=SECONDS)
+        answer = reviews.create_self_subject_access_review(own, _request_timeout=SECONDS)
     return bool(answer.status.allowed)
 
 
@@ -335,6 +350,35 @@ def gpus_by_node(api: "ApiClient", gpu_type: str) -> list[Counter[str]]:
         Counter({name: int(parse_quantity(count)) for name, count in node if name == gpu_type or GPU.search(name)})
         for node in given
     ]
+
+
+def trainer(api: "ApiClient", needs: Needs) -> Sequence[Finding]:
+    """Whether there is what trains on many nodes; one node needs none of it."""
+    trainer, advice = f"/apis/{TRAINER}/v1alpha1", "to train on more than one node, install it: see manifests/README.md"
+    try:
+        get(api, trainer, "look for Kubeflow Trainer", accept="application/json")
+    except NotFound:
+        return [warning("trainer", "there is no Kubeflow Trainer", advice)]
+    try:
+        get(api, f"{trainer}/clustertrainingruntimes/{RUNTIME}", "look up runtimes of Kubeflow Trainer")
+    except NotFound:
+        return [warning("trainer", f"Kubeflow Trainer has no ClusterTrainingRuntime {RUNTIME!r}", advice)]
+    return [ok("trainer", f"Kubeflow Trainer with its runtime {RUNTIME}")]
+
+
+def runner_rights(api: "ApiClient", needs: Needs) -> Finding:
+    """Whether the runs' service account may train on many nodes."""
+    account = needs.service_account
+    missing = [
+        f"{verb} {resource}"
+        for (group, resource), verbs in TRAINING.items()
+        for verb in verbs
+        if not allowed(api, needs.namespace, group, resource, verb, account)
+    ]
+    if missing:
+        seen = f"service account {account} may not {', '.join(missing)}"
+        return warning("trainer rights", seen, f"to train on more than one node, {SET_UP}")
+    return ok("trainer rights", f"service account {account} may train on many nodes")
 
 
 def storage_class(api: "ApiClient") -> Finding:

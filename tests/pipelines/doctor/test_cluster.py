@@ -28,6 +28,7 @@ def kubernetes_server(kubernetes_server: FakeKubernetes) -> FakeKubernetes:
     kubernetes_server.add("secrets", "retrain-store", "team", data={"AWS_SECRET_ACCESS_KEY": "aHVzaC1odXNo"})
     kubernetes_server.add_node("large", nvidia_com_gpu="2")
     kubernetes_server.add_node("small")
+    kubernetes_server.add("clustertrainingruntimes", "torch-distributed")
     annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
     kubernetes_server.add("storageclasses", "standard", provisioner="p", metadata={"annotations": annotations})
     return kubernetes_server
@@ -232,6 +233,8 @@ def test_with_web_identity_no_secret_is_needed(kubeflow: Kubeflow, kubernetes_se
         (("", "secrets", "get"), "secret"),
         (("", "nodes", "list"), "gpus"),
         (("storage.k8s.io", "storageclasses", "list"), "storage class"),
+        (("trainer.kubeflow.org", "clustertrainingruntimes", "get"), "trainer"),
+        (("authorization.k8s.io", "localsubjectaccessreviews", "create"), "trainer rights"),
     ],
 )
 def test_where_the_user_may_not_look_the_doctor_warns_and_goes_on(
@@ -250,6 +253,30 @@ def test_a_cluster_without_gpus_is_warned_of(kubeflow: Kubeflow, kubernetes_serv
     assert found["gpus"].seen == "0 nvidia.com/gpu on 0 of 1 nodes"
     assert "--gpus 0" in found["gpus"].advice
     assert bad(look(kubeflow, replace(NEEDS, autoscaled=True))) == {}
+
+
+def test_a_cluster_without_kubeflow_trainer_is_warned_of(kubeflow: Kubeflow, kubernetes_server: FakeKubernetes) -> None:
+    kubernetes_server.trainer = None
+    found = look(kubeflow)
+    assert bad(found) == {"trainer": "warning"}
+    assert found["trainer"].seen == "there is no Kubeflow Trainer"
+    assert found["trainer"].advice.startswith("to train on more than one node, install it")
+
+
+def test_a_trainer_without_its_runtime_is_warned_of(kubeflow: Kubeflow, kubernetes_server: FakeKubernetes) -> None:
+    kubernetes_server.objects["clustertrainingruntimes"].clear()
+    found = look(kubeflow)
+    assert bad(found) == {"trainer": "warning"}
+    assert found["trainer"].seen == "Kubeflow Trainer has no ClusterTrainingRuntime 'torch-distributed'"
+
+
+def test_rights_that_a_training_on_many_nodes_lacks_are_named(
+    kubeflow: Kubeflow, kubernetes_server: FakeKubernetes
+) -> None:
+    kubernetes_server.denied_accounts = {("trainer.kubeflow.org", "trainjobs", "delete"), ("", "pods/log", "get")}
+    found = look(kubeflow)
+    assert bad(found) == {"trainer rights": "warning"}
+    assert found["trainer rights"].seen == "service account retrain-runner may not delete trainjobs, get pods/log"
 
 
 def test_a_cluster_without_a_default_storage_class_is_warned_of(
