@@ -81,6 +81,23 @@ def test_every_kind_of_layer_is_exported_faithfully(options: dict[str, object]) 
     require_parity(compare(session, classifier, config.classes, [random_images(300, config.shape)], 300))
 
 
+class Undecided(torch.nn.Module):
+    """Its way depends on what is on the images."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+def test_a_network_that_cannot_be_exported_is_one_sentence() -> None:
+    _, config = make((28, 28, 3))
+    classifier = Classifier(Undecided(), config.mean, config.std).eval()
+    with pytest.raises(
+        StepError, match=r"^PyTorch \S+ cannot export this network to ONNX \(.+\); take another"
+    ) as caught:
+        to_onnx(classifier, config, "mnist", cropped=False)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_same_weights_give_the_same_bytes(model: bytes) -> None:
     assert to_onnx(*make(), "mnist", cropped=False).SerializeToString(deterministic=True) == model
 
