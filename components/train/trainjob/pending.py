@@ -71,12 +71,12 @@ class Pending:
     def _check_quota(self, quota: str, requested: str, limited: str) -> None:
         from kubernetes.utils.quantity import parse_quantity
 
-        limits = dict(pair.split("=") for pair in limited.split(","))
-        for name, each in (pair.split("=") for pair in requested.split(",")):
-            if self.nodes * parse_quantity(each) > parse_quantity(limits[name]):
+        wanted = dict(pair.split("=") for pair in requested.split(","))
+        for name, limit in (pair.split("=") for pair in limited.split(",")):
+            if self.nodes * parse_quantity(wanted.get(name, 0)) > parse_quantity(limit):
                 raise StepError(
-                    f"quota {quota!r} of namespace {self.cluster.namespace!r} allows {name}={limits[name]}, and each "
-                    f"of {self.nodes} workers asks for {each}; raise it, or ask for fewer --nodes"
+                    f"quota {quota!r} of namespace {self.cluster.namespace!r} allows {name}={limit}, and each of "
+                    f"{self.nodes} workers asks for {wanted[name]}; raise it, or ask for fewer --nodes"
                 )
 
 

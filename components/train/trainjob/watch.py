@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from queue import SimpleQueue
 
-from components.step import StepError, UserError
 from components.storage.connection import pause
 from components.train.trainjob.cluster import Cluster, Object, Refused
 
@@ -37,7 +36,7 @@ class Watch(threading.Thread):
                 failures = 0 if self._follow(version) else failures + 1
                 if failures:
                     time.sleep(pause(failures))
-        except (UserError, StepError, Refused) as error:
+        except Exception as error:  # a bug, too: it is raised where somebody waits for changes
             self.changes.put(error)
 
     def end(self) -> None:

@@ -101,7 +101,7 @@ class Nodes(threading.Thread):
 
 
 def kill(process: "subprocess.Popen[str]") -> None:
-    """Ends a worker as a container ends: with all its processes, those too that torchrun gave a session of their own."""
+    """Ends a worker as a container ends: with all its processes, those too to which torchrun gave their own session."""
     for pid in family(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
