@@ -1,10 +1,12 @@
 """The networks of timm and of torchvision by their names there; each library is imported when it is asked for."""
 
 import difflib
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from components.step import UserError
@@ -126,7 +128,22 @@ def adapt(source: str, found: dict[str, Tensor], channels: int) -> dict[str, Ten
         in_chans=channels,
     )
     adapted: dict[str, Tensor] = network.state_dict()
+    if not _share_a_tensor(adapted, found):  # some networks leave out what they do not know, and timm does not mind
+        raise RuntimeError("none of its tensors is one of this network's")
     return adapted
+
+
+def _share_a_tensor(these: dict[str, Tensor], those: dict[str, Tensor]) -> bool:
+    """Whether two sets of weights have a matrix, or a kernel, in common, whatever its name."""
+    by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+    for tensor in those.values():
+        by_shape[tensor.shape].append(tensor)
+    return any(
+        torch.equal(tensor, other.to(tensor.dtype))
+        for tensor in these.values()
+        if tensor.ndim > 1
+        for other in by_shape[tensor.shape]
+    )
 
 
 def _names(library: str, tagged: bool) -> list[str]:

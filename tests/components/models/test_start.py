@@ -233,7 +233,7 @@ def test_no_weights_here_is_one_sentence_that_names_the_command(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "squeezenet"])
+@pytest.mark.parametrize("architecture", ["resnet18", "squeezenet", "timm/dla34"])
 def test_weights_of_another_network_are_refused(architecture: str, store: DirectoryStore, tmp_path: Path) -> None:
     put(store, torch.nn.Linear(3, 4), architecture, tmp_path)
     config = describe(architecture, 32, 32, 3)
