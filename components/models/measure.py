@@ -26,15 +26,15 @@ class Figures:
 def measure(name: str) -> Figures:
     """The figures of a network for the images and the number of classes that it was made for.
 
-    Runs it without memory for weights or images, so that the largest takes a second. Raises UserError where there is
+    Runs it without memory for weights or images, so that the largest takes seconds. Raises UserError where there is
     none of this name.
     """
     known = ARCHITECTURES.get(name)
     height, width = (known.side, known.side) if known else library.native_size(name)
     channels, classes = networks.native_channels(name), known.classes if known else 1000
     options = {option: DEFAULTS[option] for option in (known.options if known else ())}
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network = networks.make(name, options, (height, width, channels), classes).eval()
+    network = networks.sketch(name, options, (height, width, channels), classes).eval()
+    with next(network.parameters()).device, torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, channels, height, width))
     return Figures(
         parameters=sum(parameter.numel() for parameter in network.parameters()),

@@ -46,10 +46,18 @@ def source(name: str) -> str:
     return ARCHITECTURES[name].source if name in ARCHITECTURES else name
 
 
+def sketch(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
+    """As `make`, with weights that have a shape, but no values and no memory, wherever that can be done."""
+    try:
+        with torch.device("meta"):
+            return make(name, options, shape, classes)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        return make(name, options, shape, classes)
+
+
 def head(name: str, options: dict[str, Any], shape: Shape, classes: int) -> list[str]:
     """The names of the tensors that have a row for each class."""
-    with torch.device("meta"):
-        ours, other = (make(name, options, shape, count).state_dict() for count in (classes, classes + 1))
+    ours, other = (sketch(name, options, shape, count).state_dict() for count in (classes, classes + 1))
     return [tensor for tensor in ours if ours[tensor].shape != other[tensor].shape]
 
 

@@ -20,7 +20,7 @@ def test_the_catalogue_has_the_figures_of_the_network_as_it_runs(name: str) -> N
 def test_the_smallest_image_that_a_network_takes_is_the_catalogue_s(name: str) -> None:
     smallest = ARCHITECTURES[name].smallest
     with torch.device("meta"):
-        network = networks.make(name, {}, (32, 32, 3), 10).eval()
+        network = networks.sketch(name, {}, (32, 32, 3), 10).eval()
         for size in ((smallest, smallest), (smallest + 1, smallest + 6)):
             assert network(torch.empty(2, 3, *size)).shape == (2, 10)
         if smallest > 1:
@@ -47,3 +47,7 @@ def test_a_network_of_a_library_is_measured_at_its_own_size() -> None:
     figures = measure("timm/resnet10t")
     assert (figures.height, figures.width, figures.channels) == (176, 176, 3)
     assert figures.parameters == sum(p.numel() for p in timm.create_model("resnet10t").parameters())
+
+
+def test_a_network_that_cannot_be_made_without_memory_is_measured_with_it() -> None:
+    assert measure("torchvision/regnet_y_400mf").parameters == 4_344_144

@@ -1,23 +1,24 @@
 """Every network is a line of stages from its stem to its head."""
 
 from itertools import chain
+from typing import Any
 
 import pytest
 import timm
-import torch
 from torch import nn
 
 from components.models import ARCHITECTURES, networks
 from components.models.lenet5 import LeNet5
 from components.models.stages import stages
 
-LENET5 = {"activation": "tanh", "pooling": "avg", "bias": True}
+
+def options(name: str) -> dict[str, Any]:
+    return {"activation": "tanh", "pooling": "avg", "bias": True} if name == "lenet5" else {}
 
 
-def make(name: str, classes: int = 10) -> nn.Module:
+def make(name: str) -> nn.Module:
     """The network without memory for its weights."""
-    with torch.device("meta"):
-        return networks.make(name, LENET5 if name == "lenet5" else {}, (75, 75, 3), classes)
+    return networks.sketch(name, options(name), (75, 75, 3), 10)
 
 
 FOREIGN = ["torchvision/resnet18", "torchvision/vgg11_bn", "torchvision/vit_b_16", "torchvision/swin_t"]
@@ -30,14 +31,8 @@ def test_every_parameter_is_in_one_stage_and_the_head_in_the_last(name: str) -> 
     assert sorted(chain.from_iterable(grouped)) == sorted(name for name, _ in network.named_parameters())
     assert len(grouped) >= 5
     assert all(grouped)
-    assert head(name) <= set(grouped[-1])
+    assert set(networks.head(name, options(name), (75, 75, 3), 10)) <= set(grouped[-1])
     assert next(iter(dict(network.named_parameters()))) in grouped[0]
-
-
-def head(name: str) -> set[str]:
-    """The parameters that depend on the number of classes."""
-    ten, eleven = (dict(make(name, classes).named_parameters()) for classes in (10, 11))
-    return {name for name in ten if ten[name].shape != eleven[name].shape}
 
 
 def test_stages_follow_the_way_of_the_image() -> None:

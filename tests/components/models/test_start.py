@@ -83,7 +83,7 @@ def test_each_row_of_the_head_follows_its_class(
     assert torch.equal(classifier.network.get_parameter("output.weight")[1], untouched)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "squeezenet", "nasnet_mobile", "torchvision/googlenet"])
+@pytest.mark.parametrize("architecture", ["resnet18", "squeezenet", "nasnet_mobile", "torchvision/regnet_y_400mf"])
 def test_classes_come_and_go_in_networks_of_every_library(
     architecture: str, store: DirectoryStore, crown: Callable[[ModelConfig], Classifier]
 ) -> None:
