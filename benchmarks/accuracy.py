@@ -40,14 +40,8 @@ def main() -> None:
 
 def run(room: Path, seed: int, options: dict[str, Any]) -> tuple[float, float]:
     """Trains once; returns the accuracy on the test images and the seconds of training."""
-    step = Train(
-        dataset=room / "dataset",
-        store=str(room / "store"),
-        model=room / "model",
-        metrics=room / "metrics",
-        seed=seed,
-        **options,
-    )
+    outputs: dict[str, Any] = {name: room / name for name in ("model", "metrics", "curves")}
+    step = Train(dataset=room / "dataset", store=str(room / "store"), seed=seed, **outputs, **options)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         metrics = train(step)["metrics"]
     test = OrderedBatches(open_store(step.store), read_manifest(step.dataset), "test", (28, 28, 1))
