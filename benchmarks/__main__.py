@@ -2,6 +2,11 @@
 
 import runpy
 
-for name in ("pipeline", "ingestion", "loading", "training", "accuracy", "kubeflow", "schedules"):
+NAMES = (
+    *("pipeline", "ingestion", "loading", "training", "networks", "checkpoints", "processes", "accuracy"),
+    *("kubeflow", "schedules"),
+)
+
+for name in NAMES:
     print(f"\n== {name} ==", flush=True)
     runpy.run_module(f"benchmarks.{name}", run_name="__main__")
