@@ -6,7 +6,7 @@ import shutil
 import signal
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -68,7 +68,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     room = tmp_path_factory.mktemp("trained")
     store = str(room / "store")
     dataset = make_dataset(write_folder(room / "idx"), store, room)
-    outputs = {name: room / name for name in ("model", "metrics", "curves")}
+    outputs: dict[str, Any] = {name: room / name for name in ("model", "metrics", "curves")}
     train(Train(dataset=dataset, store=store, epochs=2, batch_size=32, **outputs))
     return room / "model"
 

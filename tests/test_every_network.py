@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,10 +57,10 @@ def test_a_network_goes_from_digits_to_a_champion_that_answers(
 ) -> None:
     name = architecture.replace("/", "-")
 
-    def to(*outputs: str) -> dict[str, Path]:
+    def to(*outputs: str) -> dict[str, Any]:
         return {output: tmp_path / output for output in outputs}
 
-    common = {"dataset": digits.manifest, "store": digits.store.uri, "model_name": name}
+    common: dict[str, Any] = {"dataset": digits.manifest, "store": digits.store.uri, "model_name": name}
     trained = to("model", "metrics", "curves")
     metadata = train(Train(**common, architecture=architecture, epochs=1, batch_size=24, **trained))
     assert metadata["model"]["architecture"] == architecture
@@ -67,7 +68,7 @@ def test_a_network_goes_from_digits_to_a_champion_that_answers(
     judged = to("verdict", "confusion", "report")
     evaluate(Evaluate(**common, model=trained["model"], min_accuracy=0, metrics=tmp_path / "judged", **judged))
 
-    published = {"verdict": judged["verdict"], "report": judged["report"], **to("release", "summary")}
+    published: dict[str, Any] = {"verdict": judged["verdict"], "report": judged["report"], **to("release", "summary")}
     export(Export(**common, model=trained["model"], metrics=tmp_path / "exported", **published))
     told = json.loads((tmp_path / "release").read_text())
     assert told["champion"]

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -378,6 +379,7 @@ def test_a_store_that_vanishes_midway_is_one_sentence(
 INTERRUPTED = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from components.dataset.manifest import decode
 from components.loader.batches import UNCHANGED, TrainingBatches
 from components.storage import open_store

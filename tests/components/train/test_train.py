@@ -29,7 +29,7 @@ from tests.samples import write_tree
 
 def step(dataset: Path, store: DirectoryStore, out: Path, **options: Any) -> Train:
     parameters: dict[str, Any] = {"epochs": 2, "batch_size": 64, **options}
-    outputs = {name: out / name for name in ("model", "metrics", "curves")}
+    outputs: dict[str, Any] = {name: out / name for name in ("model", "metrics", "curves")}
     return Train(dataset=dataset, store=store.uri, **outputs, **parameters)
 
 
@@ -262,7 +262,7 @@ def test_one_epoch_of_mnist_reaches_97_percent(mnist: Ingested, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingested, tmp_path: Path) -> None:
-    outputs = {name: tmp_path / name for name in ("model", "metrics", "curves")}
+    outputs: dict[str, Any] = {name: tmp_path / name for name in ("model", "metrics", "curves")}
     recipe = Train(dataset=mnist.manifest, store=mnist.store.uri, **outputs)
     train(recipe)
     test = OrderedBatches(mnist.store, read_manifest(mnist.manifest), "test", (28, 28, 1))
