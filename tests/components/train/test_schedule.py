@@ -11,7 +11,7 @@ def rates(text: str, batches: int, epochs: int) -> list[float]:
     found = schedule(optimizer, read_recipe(text), batches, epochs)
     seen = []
     for _ in range(batches):
-        seen.append(found.get_last_lr()[0])
+        seen.append(float(found.get_last_lr()[0]))
         optimizer.step()
         found.step()
     return seen
