@@ -213,7 +213,7 @@ def on_gpu() -> None:
         store = DirectoryStore(room / "store")
         manifest = write_dataset(store, write_files(room / "tree", GPU_IMAGES))
         batches = TrainingBatches(store, manifest, shape, GPU_BATCH_SIZE, 0, UNCHANGED, device=device)
-        classifier = make("resnet50", shape).to(device).to(memory_format=torch.channels_last)
+        classifier = make("resnet50", shape).to(device)
         loop = make_loop(room, classifier, RECIPE, LEARNING_RATE, batches, precision="bf16")
         images, labels = next(batches.epoch(0))
         operations = count_operations(loop, images[:8], labels[:8]) / 8

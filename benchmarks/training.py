@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch.optim import AdamW
 from torch.utils.data import DataLoader, Subset
@@ -134,6 +135,7 @@ def make_loop(
 
     It never ends by itself, and says nothing.
     """
+    classifier.to(memory_format=torch.channels_last)  # as the step does
     classes, counts = len(batches.stream.manifest.classes), {"all": 1}
     total = EPOCHS * len(batches)
     how: dict[str, Any] = {"epochs": EPOCHS, "learning_rate": learning_rate, "precision": precision}
@@ -162,6 +164,7 @@ def alone(classifier: Classifier, batch: Batch, count: int) -> Contestant:
     """Forward and backward on one batch that is there already: no reading, no distortion, no optimizer."""
     images, labels = batch
     batches = count // len(labels)
+    classifier.to(memory_format=torch.channels_last)
 
     def turn() -> int:
         for _ in range(batches):

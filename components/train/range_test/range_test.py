@@ -54,7 +54,7 @@ def range_test(step: Train) -> Metadata:
     classifier = build(config)
     start = begin(step, classifier, config, store)
     device = choose_device(step, 0)
-    classifier.to(device)
+    classifier.to(device).to(memory_format=torch.channels_last)
     choices = choose(step, recipe, classifier, config, ALONE)
     for note in filter(None, [start, *choices["notes"]]):
         say("note", note)
