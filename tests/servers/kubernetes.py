@@ -219,8 +219,8 @@ class FakeKubernetes(Loopback):
     # The protocol
 
     def answer(self, request: Request) -> Reply:
-        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if self.tokens and token not in self.tokens:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if self.tokens and not (scheme.lower() == "bearer" and token in self.tokens):
             return failure(401, "Unauthorized")
         if request.path.rstrip("/") == "/version":
             return Reply(200, self.version_info())
