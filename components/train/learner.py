@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
 from components.models.artifact import Classifier
 from components.train.optimizer import freeze, optimizer
@@ -41,13 +42,14 @@ class Learner:
         self.classes, self.ranks = classes, ranks
         self.device = classifier.scale.device
         self.frozen = freeze(classifier, recipe)
-        self.network = _distributed(classifier, self.ranks, recipe)
-        self.optimizer = optimizer(classifier, recipe, learning_rate)
+        self.sharded = ranks.ranks > 1 and recipe.parallel == "fsdp"
+        """Whether each rank holds but a part of every tensor."""
+        self.average = _average(classifier, recipe.ema, self.sharded) if recipe.ema else None
+        self.network = self._distributed()
+        self.optimizer = optimizer(classifier, recipe, learning_rate, self.sharded)
         self.schedule = schedule(self.optimizer, recipe, batches, epochs)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.type = TYPES.get(precision)
-        average = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(classifier, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
 
     @property
     def learning_rate(self) -> float:
@@ -133,13 +135,41 @@ class Learner:
         return parts | ({"average": self.average} if self.average else {})
 
     def state(self) -> dict[str, Any]:
-        """Everything that learning changes."""
-        return {name: part.state_dict() for name, part in self._parts.items()}
+        """Everything that learning changes; where it is sharded, rank 0 has it, and all have to ask for it."""
+        return self._whole({name: part.state_dict() for name, part in self._parts.items()})
+
+    def judged_state(self) -> dict[str, Tensor]:
+        """A copy of the weights that are judged and saved; where they are sharded, as `state`."""
+        return {name: value.clone() for name, value in self._whole(self.judged.state_dict()).items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes on what `state` gave. Raises KeyError, ValueError or RuntimeError where it is another learner's."""
         for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+            part.load_state_dict(_laid_out(state[name], part))
+
+    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        if not self.sharded:
+            return state
+        from components.train.sharding import whole
+
+        gathered: dict[str, Any] = whole(state, self.ranks)
+        return gathered
+
+    def _distributed(self) -> nn.Module:
+        """What the images go through: where there are several ranks, gradients are exchanged on the way back."""
+        classifier = self.classifier
+        if self.ranks.ranks == 1:
+            return classifier
+        if self.sharded:
+            from components.train.sharding import shard
+
+            if self.average:
+                shard(self.judged, self.ranks)
+            return shard(classifier, self.ranks)
+        devices = [self.device] if self.device.type == "cuda" else None
+        # Those of batch normalisation are rank 0's; to send what never changes would cost LeNet-5 a round a batch.
+        changing = len(classifier.state_dict()) > len(list(classifier.parameters()))
+        return DistributedDataParallel(classifier, devices, forward_sync_buffers=changing, gradient_as_bucket_view=True)
 
 
 @torch.inference_mode()
@@ -161,9 +191,37 @@ def judge(
 _NOTHING = contextlib.nullcontext()
 
 
-def _distributed(classifier: Classifier, ranks: Ranks, recipe: Recipe) -> nn.Module:
-    """What the images go through: where there are several ranks, gradients are exchanged on the way back."""
-    if ranks.ranks == 1:
-        return classifier
-    device = classifier.scale.device
-    return DistributedDataParallel(classifier, [device] if device.type == "cuda" else None)
+def _average(classifier: Classifier, decay: float, sharded: bool) -> AveragedModel:
+    """A copy of the classifier, to become the average of what it is after each step."""
+    if sharded:  # one by one: parameters are dealt to the ranks, buffers are not
+        return AveragedModel(classifier, avg_fn=get_ema_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+    multi = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(classifier, multi_avg_fn=multi, use_buffers=True)
+
+
+def _laid_out(state: dict[str, Any], part: Any) -> dict[str, Any]:
+    """The state of a module or an optimizer with its tensors laid out as their owner has them.
+
+    Those of an optimizer are taken as they are, and its fused kernels do not look at strides.
+    """
+    if isinstance(part, nn.Module):
+        own = part.state_dict()
+        return {name: _like(own[name], value) for name, value in state.items()}
+    if isinstance(part, Optimizer):
+        owners = [parameter for group in part.param_groups for parameter in group["params"]]
+        found = {
+            number: {name: _like(owners[number], value) for name, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        return state | {"state": found}
+    return state
+
+
+def _like(own: Tensor, value: Any) -> Any:
+    if not isinstance(value, Tensor) or value.shape != own.shape:
+        return value
+    if hasattr(own, "placements"):
+        from components.train.sharding import part
+
+        return part(value, own)
+    return torch.empty_like(own, dtype=value.dtype).copy_(value)

@@ -26,10 +26,11 @@ def freeze(classifier: Classifier, recipe: Recipe) -> list[nn.Module]:
     return [module for module in owners if not any(parameter.requires_grad for parameter in module.parameters())]
 
 
-def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float) -> Optimizer:
+def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float, sharded: bool = False) -> Optimizer:
     """The recipe's optimizer; the learning rate is that of the head.
 
-    Raises UserError where neither PyTorch nor timm has one of that name.
+    Raises UserError where neither PyTorch nor timm has one of that name, or it does not take parameters that are
+    `sharded`.
     """
     groups = _groups(classifier, recipe, learning_rate)
     # fused: one pass over the parameters in place of a dozen.
@@ -38,7 +39,8 @@ def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float) -> O
     if recipe.optimizer == "sgd":
         momentum = recipe.momentum
         decay = recipe.weight_decay
-        return SGD(groups, learning_rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=True)
+        return SGD(groups, learning_rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=not sharded)
+    require(not sharded, "recipe: optimizer", recipe.optimizer, "be adamw or sgd with parallel=fsdp")
     from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
 
     choose("optimizer", recipe.optimizer, [str(name) for name in list_optimizers()])

@@ -1,13 +1,18 @@
-"""The processes of one training: torchrun starts them and tells each its rank; alone, a process is rank 0 of 1."""
+"""The processes of one training: torchrun, or launch.py, starts them and tells each its rank; alone, one is 0 of 1."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+
+from components.step import StepError
+from components.train.processes import LOST
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -26,61 +31,62 @@ class Ranks:
 
     def sum(self, values: list[float]) -> list[float]:
         """The sums over all ranks."""
-        if self.ranks == 1:
-            return values
-        tensor = torch.tensor(values, dtype=torch.float64)
-        dist.all_reduce(tensor, group=_talk())
-        summed: list[float] = tensor.tolist()
-        return summed
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def least(self, value: int) -> int:
+        """The smallest of all ranks' numbers."""
+        return int(self._reduced([value], dist.ReduceOp.MIN)[0])
 
     def everywhere(self, here: bool) -> bool:
         """Whether something is so on every rank."""
-        return self.sum([float(not here)])[0] == 0
+        return bool(self.least(int(here)))
 
-    def anywhere(self, here: bool) -> bool:
-        """Whether something is so on a rank."""
-        return self.sum([float(here)])[0] > 0
-
-    def tell(self, value: object) -> object:
+    def tell(self, value: T) -> T:
         """What rank 0 has to say."""
         if self.ranks == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=_talk())
+        dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
+
+    def _reduced(self, values: list[float], how: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.ranks == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(tensor, how)
+        reduced: list[float] = tensor.tolist()
+        return reduced
 
 
 ALONE = Ranks()
 
 
-def world() -> tuple[int, int]:
-    """Rank and ranks, as torchrun tells them in the environment; (0, 1) where it did not start this process."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+def here() -> Ranks:
+    """This process, as torchrun tells it in the environment; alone where it did not start it."""
+    rank, ranks, local_rank = (int(os.environ.get(*each)) for each in VARIABLES)
+    return Ranks(rank, ranks, local_rank)
+
+
+VARIABLES = (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
 
 
 @contextmanager
-def joined(gpu: bool) -> Iterator[Ranks]:
-    """Waits for the others; what is multiplied goes through NCCL on GPUs and Gloo on processors."""
-    rank, ranks = world()
-    if ranks == 1:
-        yield ALONE
+def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Waits for the others. What lies on GPUs goes through NCCL, what lies in memory through Gloo.
+
+    Raises StepError where one of them is gone.
+    """
+    if ranks.ranks == 1:
+        yield
         return
-    here = Ranks(rank, ranks, int(os.environ["LOCAL_RANK"]))
-    if gpu:
-        torch.cuda.set_device(here.local_rank)
-    dist.init_process_group("nccl" if gpu else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     try:
-        yield here
-    finally:
-        _groups.clear()
-        dist.destroy_process_group()
-
-
-_groups: list[Any] = []
-
-
-def _talk() -> Any:
-    """The group for small numbers that lie in memory, whatever the gradients go through."""
-    if not _groups:
-        _groups.append(dist.new_group(backend="gloo"))
-    return _groups[0]
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # Gloo has no class of its own
+            raise StepError(f"{LOST} ({str(error).splitlines()[0]})") from None
+        raise
+    # Not where this one fails: it says why before the others see it go.
+    dist.destroy_process_group()

@@ -26,7 +26,7 @@ from components.train.journal import Journal
 from components.train.learner import Learner, judge
 from components.train.loop import Loop, check_loss
 from components.train.memory import keep_freed_memory
-from components.train.ranks import Ranks, joined
+from components.train.ranks import Ranks, here, joined
 from components.train.recipe import Recipe, read_recipe
 
 
@@ -38,9 +38,9 @@ def train(step: Train) -> Metadata:
     """
     keep_freed_memory()
     recipe = read_recipe(step.recipe)
-    with joined(gpu=step.gpus != "0") as ranks:
-        device = choose_device(step, ranks.local_rank)
-
+    ranks = here()
+    device = choose_device(step, ranks.local_rank)
+    with joined(ranks, device):
         # data
         manifest = read_manifest(step.dataset)
         store = open_store(step.store)
@@ -57,7 +57,7 @@ def train(step: Train) -> Metadata:
         notes = adaptations(config, classifier)
         if state is None:
             notes.append(begin(step, classifier, config, store))
-        classifier.to(device)
+        classifier.to(device).to(memory_format=torch.channels_last)
         choices = state["choices"] if state else choose(step, recipe, classifier, config, ranks)
         batches, validation = load(step, recipe, store, manifest, config, choices["batch_size"], device, ranks)
         learner = make_learner(step, recipe, classifier, manifest, len(batches), choices, ranks)
@@ -71,15 +71,16 @@ def train(step: Train) -> Metadata:
             with loop.interruption:
                 while not course.is_over(step.epochs, recipe.patience):
                     run_epoch(loop, validation)
-            if course.best:
-                learner.judged.load_state_dict(course.best)
 
         # results
         results = course.results(batches.images)
         training = facts(step, recipe, choices, classifier, ranks) | results
         config = dataclasses.replace(config, training=training)
+        weights = course.best or learner.judged_state()
         if told:
-            save(step.model, learner.judged, config, course.curve)
+            classifier = build(config)
+            classifier.load_state_dict(weights)
+            save(step.model, classifier, config, course.curve)
             write(step.metrics, json.dumps(results, indent=2) + "\n")
             write(step.curves, told.page())
             checkpoints.clear()
@@ -249,7 +250,7 @@ def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
     loop.tick()
     row = course.finish_epoch(loss, accuracy, learner.learning_rate)
     if learner.recipe.patience and course.best_epoch == row["epoch"]:
-        course.best = {name: value.clone() for name, value in learner.judged.state_dict().items()}
+        course.best = learner.judged_state()
     if loop.journal:
         loop.journal.epoch(row)
 
@@ -261,7 +262,8 @@ def facts(step: Train, recipe: Recipe, choices: State, classifier: Classifier, r
     device = classifier.scale.device
     machine = {"torch": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
     given = {"epochs": step.epochs, "seed": step.seed, "start": step.start, "parameters": parameters}
-    return given | chosen | {"recipe": dataclasses.asdict(recipe), "processes": ranks.ranks} | machine
+    told = {"recipe": step.recipe or "default", "recipe_in_full": dataclasses.asdict(recipe)}
+    return given | chosen | told | {"processes": ranks.ranks} | machine
 
 
 def metadata(config: ModelConfig, results: Row) -> Metadata:

@@ -1,70 +1,18 @@
 """A training that is ended, however that comes about, goes on from a checkpoint as if nothing had been."""
 
-import dataclasses
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from components.models.artifact import read_curve
 from components.storage import DirectoryStore
 from components.train.interface import Train
-from tests.ingestion import make_dataset
-from tests.samples import write_tree
+from tests.components.train.runs import Make, finish, outcome, start
 
 KILLS = 20
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-Make = Callable[..., Train]
-
-
-def maker(dataset: Path, store: DirectoryStore, room: Path) -> Make:
-    def make(out: str, **options: Any) -> Train:
-        outputs = {name: room / out / name for name in ("model", "metrics", "curves")}
-        return Train(dataset=dataset, store=store.uri, **outputs, **options)
-
-    return make
-
-
-@pytest.fixture
-def of_pixels(tiny_dataset: Path, store: DirectoryStore, tmp_path: Path) -> Make:
-    """Makes trainings on raw pixels, which are kept in memory and distorted."""
-    return maker(tiny_dataset, store, tmp_path)
-
-
-@pytest.fixture
-def of_files(store: DirectoryStore, tmp_path: Path) -> Make:
-    """Makes trainings on JPEG files, of which crops are decoded."""
-    return maker(make_dataset(write_tree(tmp_path / "tree"), store.uri, tmp_path), store, tmp_path)
-
-
-def start(step: Train) -> "subprocess.Popen[str]":
-    flags = [f"--{name.replace('_', '-')}={value}" for name, value in dataclasses.asdict(step).items()]
-    command = [sys.executable, "-m", "components.train", *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
-
-
-def finish(step: Train) -> str:
-    """Runs a training to its end; returns what it printed."""
-    told, errors = start(step).communicate(timeout=300)
-    assert step.model.exists(), errors
-    return told
-
-
-def outcome(step: Train) -> tuple[bytes, list[Any]]:
-    """Weights, and of the learning curve all but how long it took."""
-    curve = read_curve(step.model)
-    times = {"seconds", "data_wait"}
-    rows = [{name: value for name, value in row.items() if name not in times} for row in curve]
-    return (step.model / "weights.safetensors").read_bytes(), rows
 
 
 def end(step: Train, number: signal.Signals, seconds: float) -> int:

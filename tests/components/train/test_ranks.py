@@ -1,0 +1,119 @@
+"""Several processes train together, under torchrun, as one alone would."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from components.models.artifact import read_curve
+from components.storage import DirectoryStore
+from components.train.interface import Train
+from components.train.train import train
+from tests.components.train.runs import Make, finish, maker, start
+from tests.ingestion import make_dataset
+from tests.samples import write_tree
+
+TOLERANCE = 1e-4
+"""Between weights, after some dozens of steps: sums are taken in another order."""
+
+AVERAGED = "ema=0.9 clip=1 accumulate=2"
+BY_STAGES = "optimizer=sgd schedule=cosine freeze=1 layer_decay=0.7 ema=0.9"
+
+
+def torchrun(processes: int) -> tuple[str, ...]:
+    # --: or torchrun takes --start for a beginning of --start-method.
+    return (
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "--",
+        "components.train",
+    )
+
+
+def difference(one: Train, other: Train) -> float:
+    """The largest between two weights of the same place."""
+    ours, theirs = (load_file(step.model / "weights.safetensors") for step in (one, other))
+    assert {name: value.shape for name, value in ours.items()} == {name: value.shape for name, value in theirs.items()}
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "recipe"),
+    [
+        (2, ""),
+        (4, ""),
+        (2, BY_STAGES),
+        (4, AVERAGED),
+        (2, f"parallel=fsdp {AVERAGED}"),
+        (4, f"parallel=fsdp {BY_STAGES}"),
+    ],
+)
+def test_processes_together_learn_what_one_learns(of_pixels: Make, processes: int, recipe: str) -> None:
+    alone, together = (of_pixels(out, epochs=3, batch_size=40, recipe=recipe) for out in ("1", "2"))
+    train(alone)
+    told = finish(together, *torchrun(processes))
+    assert difference(alone, together) < TOLERANCE
+    assert told.count("epoch 3/3: ") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_validation_counts_every_image_once(store: DirectoryStore, tmp_path: Path, processes: int) -> None:
+    dataset = make_dataset(write_tree(tmp_path / "tree", 38), store.uri, tmp_path)
+    make = maker(dataset, store, tmp_path)
+    # A learning rate that changes nothing: what is read differs from one to several processes, what is judged does not.
+    parameters = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-30, "recipe": "weight_decay=0"}
+    alone, together = make("1", **parameters), make("2", **parameters)
+    train(alone)
+    finish(together, *torchrun(processes))
+    ours, theirs = (read_curve(step.model)[0] for step in (alone, together))
+    for name in ("validation_loss", "validation_accuracy"):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_uneven_shares_of_what_is_read_hang_nobody(
+    store: DirectoryStore, tmp_path: Path, processes: int, parallel: str
+) -> None:
+    dataset = make_dataset(write_tree(tmp_path / "tree", 37), store.uri, tmp_path)
+    uneven = maker(dataset, store, tmp_path)("1", epochs=3, batch_size=12, recipe=f"parallel={parallel}")
+    finish(uneven, *torchrun(processes))
+    assert len(read_curve(uneven.model)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "before", "after"), [("", 2, 1), ("", 1, 4), ("parallel=fsdp ema=0.9 patience=99", 2, 4)]
+)
+def test_an_ended_training_goes_on_with_another_number_of_processes(
+    of_pixels: Make, recipe: str, before: int, after: int
+) -> None:
+    # Slowly: at a high learning rate a rounded sum would lead elsewhere within a few epochs.
+    recipe = f"optimizer=sgd {recipe}"
+    undisturbed, disturbed = (
+        of_pixels(out, epochs=20, batch_size=40, learning_rate=0.002, recipe=recipe) for out in ("1", "2")
+    )
+    train(undisturbed)
+    with start(disturbed, *torchrun(before)) as process:
+        assert process.stdout
+        while not process.stdout.readline().startswith("epoch 3/20"):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+    assert not disturbed.model.exists()
+    assert "goes on from a checkpoint after batch" in finish(disturbed, *torchrun(after))
+    assert difference(undisturbed, disturbed) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(of_pixels: Make) -> None:
+    with start(of_pixels("1", batch_size=33), *torchrun(2)) as process:
+        _, told = process.communicate(timeout=120)
+    assert "error: batch_size must be a multiple of the 2 processes, and two images for each, not 33\n" in told
