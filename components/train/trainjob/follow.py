@@ -125,24 +125,29 @@ class Follower:
     def _reason(self, job: Object | None, workers: list[Worker]) -> UserError | StepError:
         if job is None:
             return Deleted(f"TrainJob {self.name} was deleted by somebody; run again, it goes on where it was")
-        failed = [worker for worker in workers if worker.failed]
+        failed, lost = [worker for worker in workers if worker.failed], self._lost(workers)
         if failed:
-            return self._blame(failed)
-        lost = self._lost(workers)
+            worker, log = self._culprit(failed)
+            if explained(worker, log) or not lost:
+                self._quote(worker, log)
+                return verdict(worker, log)
         if lost:
             return StepError(f"worker {lost[0]} is gone, perhaps with its node; run again, it goes on where it was")
         found = condition(job, "Failed") or {}
         return StepError(f"TrainJob {self.name} failed: {found.get('reason')}: {found.get('message')}")
 
-    def _blame(self, failed: list[Worker]) -> UserError | StepError:
-        """The sentence of the worker that failed by itself; and its last lines, where they are needed and not shown."""
+    def _culprit(self, failed: list[Worker]) -> tuple[Worker, list[str]]:
+        """The worker that failed by itself, and the end of its log."""
         first = sorted(failed, key=lambda worker: worker.when)[:READ_LOGS]
         logs = {worker.name: tail(self.cluster, worker.name, previous=worker.restarted) for worker in first}
         worker = culprit(first, logs)
-        if worker.name != (self.log and self.log.pod) and not explained(worker, logs[worker.name]):
-            for line in logs[worker.name][-SHOWN_LINES:]:
+        return worker, logs[worker.name]
+
+    def _quote(self, worker: Worker, log: list[str]) -> None:
+        """Shows the last lines of a worker, where they are needed and not shown anyway."""
+        if worker.name != (self.log and self.log.pod) and not explained(worker, log):
+            for line in log[-SHOWN_LINES:]:
                 print(f"{worker.name}: {line}", file=sys.stderr, flush=True)
-        return verdict(worker, logs[worker.name])
 
 
 def follow(cluster: Cluster, name: str, nodes: int) -> None:

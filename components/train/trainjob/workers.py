@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.step import StepError, UserError
+from components.train.processes import ERROR, LOST
 from components.train.trainjob.cluster import Object
 from components.train.trainjob.resource import NODE
 
@@ -13,9 +14,6 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 
 IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "RegistryUnavailable")
 """Reasons of a container that waits for its image."""
-
-ERROR = "error: "
-"""Starts the sentence in which a step says why it failed."""
 
 EXIT_CODE = re.compile(r"exitcode\s*: (-?\d+)")
 """In torchrun's report of a process that failed; the root cause comes last."""
@@ -133,13 +131,15 @@ def verdict(worker: Worker, log: Sequence[str]) -> UserError | StepError:
     if code == -9:
         return StepError(f"a process of worker {worker.name} was killed; {_more_memory(worker)}")
     raised = next((found[1] for found in map(RAISED.match, log) if found), None)
-    last = raised or next((line for line in reversed(log) if line.strip()), "it printed nothing")
+    missed = next((line.removeprefix(ERROR) for line in log if line.startswith(ERROR)), None)
+    last = raised or missed or next((line for line in reversed(log) if line.strip()), "it printed nothing")
     return StepError(f"worker {worker.name} failed with exit code {(worker.ended or {}).get('exitCode', '?')}: {last}")
 
 
 def _own(log: Sequence[str]) -> str | None:
-    """The sentence in which a worker itself says why it failed."""
-    return next((line.removeprefix(ERROR) for line in log if line.startswith(ERROR)), None)
+    """The sentence in which a worker itself says why it failed, unless it is that others did."""
+    said = [line.removeprefix(ERROR) for line in log if line.startswith(ERROR)]
+    return next((sentence for sentence in said if not sentence.startswith(LOST)), None)
 
 
 def _killed(worker: Worker) -> str | None:

@@ -121,3 +121,12 @@ def result(s3: Store, tmp_path: Path) -> Callable[[], dict[str, Any]]:
         return metadata
 
     return write
+
+
+@pytest.fixture
+def running(launch: Launch, controller: Controller) -> Controller:
+    """The controllers of a cluster where the step is a process, and its two workers run."""
+    launch.start()
+    controller.wait()
+    controller.start(0, 1)
+    return controller

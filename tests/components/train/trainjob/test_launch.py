@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from components.storage import Store
+from components.train.processes import LOST
 from tests.components.train.trainjob.cluster import NAMESPACE, Controller, until
 from tests.components.train.trainjob.conftest import IDENTITY, Launch
 from tests.servers.kubernetes import FakeKubernetes
@@ -255,24 +256,21 @@ def test_a_wait_that_ends_is_forgotten(launch: Launch, controller: Controller, r
     assert launch.end()[0] == 0
 
 
-def test_a_suspended_job_is_waited_for_and_goes_on(launch: Launch, controller: Controller, result: Result) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
-    controller.say(0, "before")
+def test_a_suspended_job_is_waited_for_and_goes_on(launch: Launch, running: Controller, result: Result) -> None:
+    running.say(0, "before")
     time.sleep(0.3)
-    controller.server.change("trainjobs", NAMESPACE, controller.name, lambda job: job["spec"].update(suspend=True))
-    controller.set_condition("Suspended", "Suspended")
+    running.server.change("trainjobs", NAMESPACE, running.name, lambda job: job["spec"].update(suspend=True))
+    running.set_condition("Suspended", "Suspended")
     for number in (0, 1):
-        controller.server.remove("pods", NAMESPACE, controller.pod(number))
+        running.server.remove("pods", NAMESPACE, running.pod(number))
     time.sleep(1)
-    controller.server.change("trainjobs", NAMESPACE, controller.name, lambda job: job["spec"].update(suspend=False))
-    controller.set_condition("Suspended", "Resumed", status="False")
-    controller.start(0, 1)
-    controller.say(0, "after")
+    running.server.change("trainjobs", NAMESPACE, running.name, lambda job: job["spec"].update(suspend=False))
+    running.set_condition("Suspended", "Resumed", status="False")
+    running.start(0, 1)
+    running.say(0, "after")
     time.sleep(0.5)
     result()
-    controller.set_condition("Complete")
+    running.set_condition("Complete")
     code, out, _ = launch.end()
     assert code == 0
     assert "waiting: it is suspended, by Kueue or by hand\n" in out
@@ -289,97 +287,76 @@ def test_a_job_that_stays_suspended_is_told(launch: Launch, controller: Controll
 # Workers that fail
 
 
-def test_a_worker_that_was_killed_for_its_memory_is_named_with_its_limit(
-    launch: Launch, controller: Controller
-) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
-    controller.say(0, "epoch 1/2")
-    controller.end(0, code=1, second=29)  # it lost its peer, and its end was seen first
-    controller.end(1, code=137, reason="OOMKilled", second=30)
+def test_a_worker_that_was_killed_for_its_memory_is_named_with_its_limit(launch: Launch, running: Controller) -> None:
+    running.say(0, "epoch 1/2")
+    running.end(0, code=1, second=29)  # it lost its peer, and its end was seen first
+    running.end(1, code=137, reason="OOMKilled", second=30)
     told = refused(launch.end())
     assert told.startswith(
-        f"1 worker {controller.pod(1)} was killed for its memory; its limit is 4Gi: give the train step"
+        f"1 worker {running.pod(1)} was killed for its memory; its limit is 4Gi: give the train step"
     )
-    assert not controller.made
+    assert not running.made
 
 
 @pytest.mark.parametrize("code", [1, 2])
-def test_the_sentence_of_a_worker_is_that_of_the_step(code: int, launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
-    controller.say(0, "epoch 1/2", "[rank0]: RuntimeError: Connection closed by peer [10.0.0.7]:4711")
-    controller.say(1, "error: loss is nan in epoch 1/2, batch 3", TORCHRUN.format(code))
-    controller.end(0, code=1, second=29)
-    controller.end(1, code=1, second=29)
+def test_the_sentence_of_a_worker_is_that_of_the_step(code: int, launch: Launch, running: Controller) -> None:
+    running.say(0, "epoch 1/2", "[rank0]: RuntimeError: Connection closed by peer [10.0.0.7]:4711")
+    running.say(1, "error: loss is nan in epoch 1/2, batch 3", TORCHRUN.format(code))
+    running.end(0, code=1, second=29)
+    running.end(1, code=1, second=29)
     ended = launch.end()
     assert refused(ended) == f"{code} loss is nan in epoch 1/2, batch 3"
     assert "epoch 1/2\n" in ended[1]
 
 
-def test_a_worker_whose_container_was_started_again_has_failed(launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
-    controller.say(1, "[rank1]: ValueError: no such thing", TORCHRUN.format(1))
-    controller.restart(1, code=1)
+def test_a_worker_whose_container_was_started_again_has_failed(launch: Launch, running: Controller) -> None:
+    running.say(1, "[rank1]: ValueError: no such thing", TORCHRUN.format(1))
+    running.restart(1, code=1)
     ended = launch.end()
-    assert refused(ended) == f"1 worker {controller.pod(1)} failed with exit code 1: ValueError: no such thing"
-    assert f"{controller.pod(1)}: [rank1]: ValueError: no such thing\n" in ended[2]  # whose log is not shown otherwise
-    assert not controller.made
+    assert refused(ended) == f"1 worker {running.pod(1)} failed with exit code 1: ValueError: no such thing"
+    assert f"{running.pod(1)}: [rank1]: ValueError: no such thing\n" in ended[2]  # whose log is not shown otherwise
+    assert not running.made
 
 
-def test_a_process_that_was_killed_inside_a_worker_is_told_of_memory(launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
-    controller.say(1, TORCHRUN.format(-9))
-    controller.end(1, code=1)
+def test_a_process_that_was_killed_inside_a_worker_is_told_of_memory(launch: Launch, running: Controller) -> None:
+    running.say(1, TORCHRUN.format(-9))
+    running.end(1, code=1)
     told = refused(launch.end())
-    assert told.startswith(
-        f"1 a process of worker {controller.pod(1)} was killed; its limit is 4Gi: give the train step"
-    )
+    assert told.startswith(f"1 a process of worker {running.pod(1)} was killed; its limit is 4Gi: give the train step")
 
 
-def test_a_worker_that_the_cluster_takes_away_is_told(launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
+def test_a_worker_that_the_cluster_takes_away_is_told(launch: Launch, running: Controller) -> None:
     why = {
         "type": "DisruptionTarget",
         "status": "True",
         "reason": "EvictionByEvictionAPI",
         "message": "node is drained",
     }
-    controller.server.change("pods", NAMESPACE, controller.pod(1), lambda pod: pod["status"].update(conditions=[why]))
+    running.server.change("pods", NAMESPACE, running.pod(1), lambda pod: pod["status"].update(conditions=[why]))
     told = refused(launch.end())
-    assert told.startswith(
-        f"1 worker {controller.pod(1)} was taken off its node: EvictionByEvictionAPI: node is drained"
-    )
+    assert told.startswith(f"1 worker {running.pod(1)} was taken off its node: EvictionByEvictionAPI: node is drained")
 
 
-def test_a_worker_that_was_evicted_is_told(launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
+def test_a_worker_that_was_evicted_is_told(launch: Launch, running: Controller) -> None:
     status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}
-    controller.server.change(
-        "pods", NAMESPACE, controller.pod(1), lambda pod: pod.update(status=status | {"containerStatuses": []})
+    running.server.change(
+        "pods", NAMESPACE, running.pod(1), lambda pod: pod.update(status=status | {"containerStatuses": []})
     )
-    assert refused(launch.end()).startswith(
-        f"1 worker {controller.pod(1)} failed: Evicted: The node was low on resource"
-    )
+    assert refused(launch.end()).startswith(f"1 worker {running.pod(1)} failed: Evicted: The node was low on resource")
 
 
-def test_a_worker_that_is_gone_is_missed(launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
+def test_a_worker_that_is_gone_is_missed(launch: Launch, running: Controller) -> None:
     time.sleep(0.5)
-    controller.server.remove("pods", NAMESPACE, controller.pod(1))
-    assert refused(launch.end()).startswith(f"1 worker {controller.pod(1)} is gone, perhaps with its node; run again")
+    running.server.remove("pods", NAMESPACE, running.pod(1))
+    assert refused(launch.end()).startswith(f"1 worker {running.pod(1)} is gone, perhaps with its node; run again")
+
+
+def test_a_worker_that_is_gone_is_missed_by_the_others_who_do_not_know_why(launch: Launch, running: Controller) -> None:
+    time.sleep(0.5)
+    running.say(0, f"error: {LOST} (Connection closed by peer)", TORCHRUN.format(1))
+    running.end(0, code=1)
+    running.server.remove("pods", NAMESPACE, running.pod(1))
+    assert refused(launch.end()).startswith(f"1 worker {running.pod(1)} is gone, perhaps with its node; run again")
 
 
 def test_a_job_that_fails_without_a_pod_that_did_says_what_its_condition_says(
@@ -392,12 +369,9 @@ def test_a_job_that_fails_without_a_pod_that_did_says_what_its_condition_says(
     assert told.endswith("failed: DeadlineExceeded: TrainJob exceeded its active deadline")
 
 
-def test_a_job_that_somebody_deletes_is_missed(launch: Launch, controller: Controller) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
+def test_a_job_that_somebody_deletes_is_missed(launch: Launch, running: Controller) -> None:
     time.sleep(0.3)
-    controller.server.collect(NAMESPACE, controller.name)
+    running.server.collect(NAMESPACE, running.name)
     assert refused(launch.end()).startswith(
         f"1 TrainJob retrain-{IDENTITY} was deleted by somebody; run again, it goes on"
     )
@@ -419,21 +393,18 @@ def test_a_job_that_another_run_of_the_same_training_has_collected_is_collected_
 
 
 def test_watches_and_logs_that_break_are_taken_up_again_without_a_line_lost_or_shown_twice(
-    launch: Launch, controller: Controller, server: FakeKubernetes, result: Result
+    launch: Launch, running: Controller, server: FakeKubernetes, result: Result
 ) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
     for number in range(60):
-        controller.say(0, f"line {number}")
+        running.say(0, f"line {number}")
         time.sleep(0.02)
         if number % 15 == 10:
             server.hang_up()
     result()
     server.hang_up()
-    controller.end(0)
-    controller.end(1)
-    controller.set_condition("Complete")
+    running.end(0)
+    running.end(1)
+    running.set_condition("Complete")
     code, out, _ = launch.end()
     assert code == 0
     assert [line for line in out.splitlines() if line.startswith("line")] == [f"line {number}" for number in range(60)]
@@ -441,18 +412,15 @@ def test_watches_and_logs_that_break_are_taken_up_again_without_a_line_lost_or_s
 
 
 def test_a_watch_that_has_expired_begins_anew(
-    launch: Launch, controller: Controller, server: FakeKubernetes, result: Result
+    launch: Launch, running: Controller, server: FakeKubernetes, result: Result
 ) -> None:
-    launch.start()
-    controller.wait()
-    controller.start(0, 1)
     until(lambda: server.watched("trainjobs"))
     for again in (2, 3, 4):
         server.forget()
         while server.watched("trainjobs") < again:
             time.sleep(0.01)
     result()
-    controller.set_condition("Complete")
+    running.set_condition("Complete")
     assert launch.end()[0] == 0
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from components.step import StepError, UserError
+from components.train.processes import LOST
 from components.train.trainjob.workers import Worker, culprit, verdict
 
 
@@ -75,7 +76,8 @@ def test_a_sidecar_that_fails_is_no_failure_of_the_worker() -> None:
 def test_the_culprit_is_who_was_killed_or_else_who_has_a_sentence_or_else_who_was_first() -> None:
     killed = ended("killed", 137, "OOMKilled", second=9)
     spoke, first, late = ended("spoke", second=5), ended("first", second=1), ended("late", second=2)
-    logs = {"killed": [], "spoke": ["error: loss is nan"], "first": ["[rank0]: OSError: x"], "late": []}
+    missed = [f"error: {LOST} (Connection closed by peer)"]  # which is no sentence of its own
+    logs = {"killed": [], "spoke": ["error: loss is nan"], "first": ["[rank0]: OSError: x"], "late": missed}
     assert culprit([late, first, spoke, killed], logs) is killed
     assert culprit([late, first, spoke], logs) is spoke
     assert culprit([late, first], logs) is first
@@ -99,6 +101,12 @@ def test_the_culprit_is_who_was_killed_or_else_who_has_a_sentence_or_else_who_wa
             ["Traceback", "[rank3]: torch.OutOfMemoryError: CUDA out of memory.", "more", "  exitcode  : 1 (pid: 7)"],
             StepError,
             "worker w failed with exit code 1: torch.OutOfMemoryError: CUDA out of memory.",
+        ),
+        (
+            ended(),
+            [f"error: {LOST} (Connection closed by peer)", "  exitcode  : 1 (pid: 7)"],
+            StepError,
+            f"worker w failed with exit code 1: {LOST} (Connection closed by peer)",
         ),
         (ended(code=139), ["what", "", ""], StepError, "worker w failed with exit code 139: what"),
         (ended(), [], StepError, "worker w failed with exit code 1: it printed nothing"),
