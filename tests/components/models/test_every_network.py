@@ -1,4 +1,4 @@
-"""Every network of the catalogue learns, is saved, loaded, exported to ONNX and answers there as it did here."""
+"""Every network of the catalogue learns, is saved, and answers alike when loaded; tests/test_every_network.py goes on."""
 
 from pathlib import Path
 
@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from components.export.onnx_model import to_onnx
-from components.export.parity import compare, open_session, require_parity
 from components.models import ARCHITECTURES
 from components.models.artifact import Classifier, adaptations, build, load, save
 from tests.components.models.test_networks import describe
@@ -22,7 +20,7 @@ NAMES = [*ARCHITECTURES, *FOREIGN]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "channels"), [(name, 1 + 2 * (number % 2)) for number, name in enumerate(NAMES)])
-def test_a_network_learns_and_answers_alike_when_loaded_and_in_onnx(name: str, channels: int, tmp_path: Path) -> None:
+def test_a_network_learns_and_answers_alike_when_loaded(name: str, channels: int, tmp_path: Path) -> None:
     config = describe(name, 28, 28, channels)
     torch.manual_seed(0)
     classifier = build(config)
@@ -35,10 +33,6 @@ def test_a_network_learns_and_answers_alike_when_loaded_and_in_onnx(name: str, c
     with torch.inference_mode():
         assert torch.equal(loaded(images), classifier.eval()(images))
     assert adaptations(config, loaded) == adaptations(config, classifier)
-
-    session = open_session(to_onnx(loaded, config, "blobs", cropped=False).SerializeToString())
-    parity = compare(session, loaded, config.classes, [images.numpy()], len(images))
-    require_parity(parity)
 
 
 def blobs(count: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
