@@ -5,12 +5,19 @@ from components.train.interface import Train
 
 
 def work(step: Train) -> Metadata:
-    """Trains in this process, or starts those that do."""
+    """Trains in this process, or starts those that do: here, or on other nodes."""
     # Imported here, so that --help and a wrong flag do not wait for what the work needs.
     if "RANK" in os.environ:
         from components.train.processes import die_with_launcher
 
         die_with_launcher()
+    elif step.nodes > 1:
+        from components.dataset.manifest import read_manifest
+        from components.storage import open_store
+        from components.train.train import describe, identity
+        from components.train.trainjob import run
+
+        return run(step, identity(step, describe(step, read_manifest(step.dataset)), open_store(step.store)))
     elif int(step.gpus) > 1:
         from components.train.launch import launch
 

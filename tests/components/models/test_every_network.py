@@ -1,4 +1,4 @@
-"""Every network of the catalogue learns, is saved, and answers alike when loaded; tests/test_every_network.py goes on."""
+"""Every network of the catalogue learns, is saved, and answers alike when loaded."""
 
 from pathlib import Path
 
