@@ -1,8 +1,5 @@
 """The champion of the registry, measured on the test split of the candidate."""
 
-import tempfile
-from pathlib import Path
-
 from components import registry
 from components.dataset.manifest import Manifest
 from components.evaluate.fit import misfit
@@ -10,7 +7,6 @@ from components.evaluate.gate import Rival
 from components.evaluate.prediction import predict
 from components.loader.batches import batches
 from components.models import artifact
-from components.models.config import ModelConfig
 from components.storage import Store
 
 
@@ -25,17 +21,10 @@ def find_rival(store: Store, name: str, manifest: Manifest) -> Rival | None:
     judged_on = champion.facts["test_digest"], tuple(champion.facts["classes"])
     if judged_on == (manifest.split_digests["test"], manifest.classes):
         return Rival(champion.number, champion.facts["accuracy"])
-    classifier, config = _fetch(store, champion)
+    classifier, config = artifact.load_version(store, champion)
     if obstacle := misfit(config, manifest):
         return Rival(champion.number, None, obstacle)
     images = manifest.images("test")
     answers = predict(classifier, batches(store, manifest, "test", config.shape), images, "evaluate the champion")
     right = sum(int((probabilities.argmax(axis=1) == labels).sum()) for _, labels, probabilities in answers)
     return Rival(champion.number, right / images)
-
-
-def _fetch(store: Store, champion: registry.Version) -> tuple[artifact.Classifier, ModelConfig]:
-    with tempfile.TemporaryDirectory(prefix="champion-") as folder:
-        for file in ("weights.safetensors", "config.json", "curve.json"):
-            (Path(folder) / file).write_bytes(registry.read_file(store, champion, file))
-        return artifact.load(Path(folder))
