@@ -1,13 +1,18 @@
 """What this machine has, and what is chosen for it where nothing was asked for."""
 
+import math
 from pathlib import Path
 
 import torch
 
+from components.dataset.manifest import Manifest
+from components.loader.batches import SHARE, Shape
 from components.models.artifact import Classifier, ModelConfig
 from components.step import StepError
 from components.train.checkpoint import State
 from components.train.interface import Train
+from components.train.learner import Learner
+from components.train.probe import MOST_IMAGES, largest_batch
 from components.train.ranks import Ranks
 from components.train.recipe import Recipe
 
@@ -15,6 +20,10 @@ BATCH_SIZES = {"lenet5": 256}
 """Of networks whose recipe was found here."""
 CPU_BATCH_SIZE = 64
 """Of the others: on a processor larger ones are no faster."""
+SHARDED_BATCH_SIZE = 16
+"""Of networks that are dealt to GPUs: whether they fit could be tried on all of them alone."""
+LEAST_BATCHES = 10
+"""In an epoch, however many images fit at once."""
 RATES = {"adamw": 0.001, "sgd": 0.1}
 """The usual highest learning rates for batches of RATE_IMAGES; other optimizers have that of adamw."""
 RATE_IMAGES = 256
@@ -22,20 +31,57 @@ LENET5_RATE = 0.006
 """Of LeNet-5 with adamw, chosen by the validation accuracy on MNIST."""
 
 
-def choose(step: Train, recipe: Recipe, classifier: Classifier, config: ModelConfig, ranks: Ranks) -> State:
-    """Precision, batch size, learning rate and whether to compile; `notes` says in sentences what was chosen."""
+def choose(
+    step: Train, recipe: Recipe, classifier: Classifier, config: ModelConfig, manifest: Manifest, ranks: Ranks
+) -> State:
+    """Precision, batch size and learning rate; `notes` says in sentences what was chosen."""
     device = classifier.scale.device
     precision = choose_precision(recipe, device)
-    batch_size = step.batch_size or BATCH_SIZES.get(step.architecture, CPU_BATCH_SIZE * ranks.ranks)
+    batch_size, notes = choose_batch_size(step, recipe, classifier, config, manifest, precision, ranks)
     rate = choose_rate(step, recipe, batch_size)
-    notes = [f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on {device}"]
-    return {
-        "batch_size": batch_size,
-        "learning_rate": rate,
-        "precision": precision,
-        "compile": False,
-        "notes": notes,
-    }
+    notes.append(f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on {device}")
+    return {"batch_size": batch_size, "learning_rate": rate, "precision": precision, "compile": False, "notes": notes}
+
+
+def choose_batch_size(
+    step: Train,
+    recipe: Recipe,
+    classifier: Classifier,
+    config: ModelConfig,
+    manifest: Manifest,
+    precision: str,
+    ranks: Ranks,
+) -> tuple[int, list[str]]:
+    """Images a step on all ranks together; on GPUs as many as fit on each of them, which is said."""
+    device, processes = classifier.scale.device, ranks.ranks
+    if step.batch_size:
+        return step.batch_size, []
+    if step.architecture in BATCH_SIZES:
+        return BATCH_SIZES[step.architecture] // processes * processes, []
+    if device.type == "cpu":
+        return CPU_BATCH_SIZE * processes, []
+    if processes > 1 and recipe.parallel == "fsdp":
+        return SHARDED_BATCH_SIZE * processes, []
+
+    def make() -> Learner:
+        classes = len(config.classes)
+        return Learner(
+            classifier, recipe, classes=classes, batches=2, epochs=1, learning_rate=1e-9, precision=precision
+        )
+
+    most = max(2, min(MOST_IMAGES, manifest.images("train") // (LEAST_BATCHES * processes)))
+    reserved = resident(manifest, config.shape, torch.cuda.mem_get_info(device)[0])
+    fitting = ranks.least(largest_batch(classifier, make, config.shape, most, reserved))
+    return fitting * processes, [f"{fitting} images fit into the memory of a GPU; no more than {most} were tried"]
+
+
+def resident(manifest: Manifest, shape: Shape, room: int) -> int:
+    """The bytes of images that will stay on a GPU on which so many are free."""
+    splits = (
+        ("train", "validation") if manifest.shape == shape else ("validation",)
+    )  # others are cropped anew each time
+    sizes = (manifest.images(split) * math.prod(shape) for split in splits)
+    return sum(size for size in sizes if size <= room // SHARE)
 
 
 def choose_device(step: Train, local_rank: int) -> torch.device:

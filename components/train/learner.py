@@ -46,6 +46,8 @@ class Learner:
         """Whether each rank holds but a part of every tensor."""
         self.average = _average(classifier, recipe.ema, self.sharded) if recipe.ema else None
         self.network = self._distributed()
+        self.programs: dict[int, Any] = {}
+        """What torch.compile made of it, by the number of images."""
         self.optimizer = optimizer(classifier, recipe, learning_rate, self.sharded)
         self.schedule = schedule(self.optimizer, recipe, batches, epochs)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
@@ -77,20 +79,29 @@ class Learner:
         Returns the part's cross-entropy before it, unsmoothed: a sum over its images, divided by `count`.
         """
         self.optimizer.zero_grad()
+        loss = self.descend(images, targets, count)
+        self._step()
+        return loss
+
+    def descend(self, images: Tensor, targets: Tensor, count: int) -> Tensor:
+        """Adds to the gradient, takes no step, and returns what `learn` does."""
         total: Tensor | None = None
         parts = list(zip(*(torch.chunk(part, self.recipe.accumulate) for part in (images, targets)), strict=True))
         for number, (some, wanted) in enumerate(parts, 1):
             with self._alone(number < len(parts)):
                 with self.autocast():
-                    logits = self.network(some)
+                    logits = self.programs.get(len(some), self.network)(some)
                 loss, gradient = self._cross_entropy(logits.detach().float(), wanted, count)
                 # DDP takes the mean of the ranks' gradients, where the sum is wanted.
                 gradient.mul_(self.ranks.ranks)
                 logits.backward(self.scaler.scale(gradient).to(logits.dtype))
             total = loss if total is None else total + loss
-        self._step()
         assert total is not None
         return total
+
+    def compile(self, images: int) -> None:
+        """Has torch.compile make a program for parts of so many images; others go through the network as it is."""
+        self.programs[images] = torch.compile(self.network, dynamic=False)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """In which the network multiplies in the precision of this training."""

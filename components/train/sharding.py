@@ -32,16 +32,15 @@ def shard(classifier: Classifier, ranks: Ranks) -> Classifier:
 
 
 def blocks(module: nn.Module, most: int) -> Iterator[nn.Module]:
-    """Parts of a network that have at most so many parameters, or are too simple to be divided.
+    """Parts of a network that have at most so many parameters, or most of them in layers of their own.
 
     Single layers are none: some are never called, but read by what they are in.
     """
     for child in module.children():
-        if not parameters(child) or not any(child.children()):
-            continue
-        divisible = any(any(below.children()) for below in child.children())
+        divisible = [below for below in child.children() if any(below.children())]
         called = type(child).forward is not nn.Module.forward  # a list of modules is not
-        if called and (parameters(child) <= most or not divisible):
+        few = parameters(child) <= most or 2 * sum(map(parameters, divisible)) < parameters(child)
+        if called and few and any(child.children()) and parameters(child):
             yield child
         else:
             yield from blocks(child, most)

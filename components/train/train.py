@@ -15,7 +15,7 @@ from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
 from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
 from components.models.networks import fitted_side
-from components.step import Metadata, require
+from components.step import Metadata, StepError, require
 from components.storage import Store, aside, open_store
 from components.train.augmentation import DISTORT, chain, policy
 from components.train.checkpoint import Checkpoints, State, restore_random_state
@@ -26,6 +26,7 @@ from components.train.journal import Journal
 from components.train.learner import Learner, judge
 from components.train.loop import Loop, check_loss
 from components.train.memory import keep_freed_memory
+from components.train.probe import compile_where_it_pays
 from components.train.ranks import Ranks, here, joined
 from components.train.recipe import Recipe, read_recipe
 
@@ -49,7 +50,7 @@ def train(step: Train) -> Metadata:
         # what an attempt before this one has left
         folder = f"training/{identity(step, config, store)}/"
         checkpoints = Checkpoints(store, f"{folder}checkpoints/", step.checkpoint_minutes)
-        state = checkpoints.latest()
+        state = latest(checkpoints, ranks)
 
         # model
         torch.manual_seed(step.seed)
@@ -58,10 +59,14 @@ def train(step: Train) -> Metadata:
         if state is None:
             notes.append(begin(step, classifier, config, store))
         classifier.to(device).to(memory_format=torch.channels_last)
-        choices = state["choices"] if state else choose(step, recipe, classifier, config, ranks)
+        choices = state["choices"] if state else choose(step, recipe, classifier, config, manifest, ranks)
         batches, validation = load(step, recipe, store, manifest, config, choices["batch_size"], device, ranks)
         learner = make_learner(step, recipe, classifier, manifest, len(batches), choices, ranks)
         course = resume(learner, state, step.seed)
+        wanted = recipe.compile if state is None else "on" if choices["compile"] else "off"
+        steps, count = step.epochs * len(batches), batches.count(0)
+        choices["compile"], note = compile_where_it_pays(learner, wanted, config.shape, count, steps)
+        notes.append(note)
 
         # epochs
         told = journal(step, store, folder, manifest, batches, course, ranks)
@@ -135,6 +140,15 @@ def identity(step: Train, config: ModelConfig, store: Store) -> str:
     if step.start == "champion" and (champion := registry.champion(store, step.model_name)):
         decisive["champion"] = champion.digest
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def latest(checkpoints: Checkpoints, ranks: Ranks) -> State | None:
+    """The newest checkpoint; None where there is none. Raises StepError where not all ranks have found the same."""
+    state = checkpoints.latest()
+    place = (state["course"]["epoch"], state["course"]["batch"]) if state else None
+    if not ranks.everywhere(place == ranks.tell(place)):
+        raise StepError("the processes have not found the same checkpoint in the store; start the training once more")
+    return state
 
 
 def load(
@@ -244,8 +258,14 @@ def announce(told: Journal | None, notes: list[str], course: Course) -> None:
 def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
     """What is left of an epoch, and its validation."""
     learner, course = loop.learner, loop.course
-    loop.run_epoch()
-    loss, accuracy = judge(learner.judged, loop.watched(validation), learner.ranks)
+    try:
+        loop.run_epoch()
+        loss, accuracy = judge(learner.judged, loop.watched(validation), learner.ranks)
+    except torch.OutOfMemoryError:
+        raise StepError(
+            f"the memory of {learner.device} does not hold a batch of {loop.batches.batch_size}; try a smaller "
+            "--batch-size, or --recipe accumulate=2"
+        ) from None
     check_loss(loss, f"after epoch {course.epoch}/{loop.epochs}", learner.learning_rate)
     loop.tick()
     row = course.finish_epoch(loss, accuracy, learner.learning_rate)

@@ -55,7 +55,7 @@ def range_test(step: Train) -> Metadata:
     start = begin(step, classifier, config, store)
     device = choose_device(step, 0)
     classifier.to(device).to(memory_format=torch.channels_last)
-    choices = choose(step, recipe, classifier, config, ALONE)
+    choices = choose(step, recipe, classifier, config, manifest, ALONE)
     for note in filter(None, [start, *choices["notes"]]):
         say("note", note)
     batches, _ = load(step, recipe, store, manifest, config, choices["batch_size"], device, ALONE)

@@ -1,6 +1,8 @@
 """Several processes train together, under torchrun, as one alone would."""
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from components.models.artifact import read_curve
 from components.storage import DirectoryStore
 from components.train.interface import Train
 from components.train.train import train
-from tests.components.train.runs import Make, finish, maker, start
+from tests.components.train.runs import ENVIRONMENT, Make, finish, maker, start
 from tests.ingestion import make_dataset
 from tests.samples import write_tree
 
@@ -51,6 +53,7 @@ def difference(one: Train, other: Train) -> float:
         (4, AVERAGED),
         (2, f"parallel=fsdp {AVERAGED}"),
         (4, f"parallel=fsdp {BY_STAGES}"),
+        (2, "compile=on"),
     ],
 )
 def test_processes_together_learn_what_one_learns(of_pixels: Make, processes: int, recipe: str) -> None:
@@ -110,6 +113,33 @@ def test_an_ended_training_goes_on_with_another_number_of_processes(
     assert not disturbed.model.exists()
     assert "goes on from a checkpoint after batch" in finish(disturbed, *torchrun(after))
     assert difference(undisturbed, disturbed) < TOLERANCE
+
+
+DIFFERENT = """
+import torch
+from components.storage import open_store
+from components.train.checkpoint import Checkpoints
+from components.train.ranks import here, joined
+from components.train.train import latest
+
+ranks = here()
+with joined(ranks, torch.device("cpu")):
+    checkpoints = Checkpoints(open_store({store!r}), f"training/{{ranks.rank}}/", 1)
+    checkpoints.save(7, {{"course": {{"epoch": 1, "batch": 7 + ranks.rank}}}})
+    checkpoints.wait()
+    latest(checkpoints, ranks)
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_have_found_different_checkpoints_do_not_go_on(store: DirectoryStore, tmp_path: Path) -> None:
+    script = tmp_path / "different.py"
+    script.write_text(DIFFERENT.format(store=store.uri))
+    command = [sys.executable, *torchrun(2)[:4], str(script)]
+    found = ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())}
+    ended = subprocess.run(command, capture_output=True, text=True, env=found, timeout=120)
+    assert ended.returncode == 1
+    assert ended.stderr.count("StepError: the processes have not found the same checkpoint in the store") == 2
 
 
 @pytest.mark.slow

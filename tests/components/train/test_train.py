@@ -20,7 +20,7 @@ from components.models.artifact import load, read_config, read_curve
 from components.step import StepError, UserError
 from components.storage import DirectoryStore
 from components.train.interface import Train
-from components.train.learner import judge
+from components.train.learner import Learner, judge
 from components.train.train import train
 from tests.conftest import Ingested
 from tests.ingestion import make_dataset
@@ -268,6 +268,19 @@ def test_the_default_recipe_reaches_the_promised_accuracy_on_mnist(mnist: Ingest
     test = OrderedBatches(mnist.store, read_manifest(mnist.manifest), "test", (28, 28, 1))
     classifier, _ = load(recipe.model)
     assert judge(classifier, test)[1] >= 0.991
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_one_sentence(
+    tiny_step: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def descend(self: Learner, *batch: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB")
+
+    large = tiny_step(recipe="compile=off")
+    monkeypatch.setattr(Learner, "descend", descend)
+    with pytest.raises(StepError, match="the memory of cpu does not hold a batch of 64; try a smaller --batch-size"):
+        train(large)
+    assert not large.model.parent.exists()
 
 
 def test_a_gpu_that_was_asked_for_and_is_not_there_fails_at_once(tmp_path: Path) -> None:

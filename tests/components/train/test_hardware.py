@@ -1,0 +1,66 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.dataset.manifest import Manifest, read_manifest
+from components.models.artifact import build
+from components.train.hardware import choose, resident
+from components.train.interface import Train
+from components.train.ranks import ALONE, Ranks
+from components.train.recipe import read_recipe
+from components.train.train import describe
+
+
+@pytest.fixture
+def manifest(tiny_dataset: Path) -> Manifest:
+    return read_manifest(tiny_dataset)
+
+
+def chosen(manifest: Manifest, ranks: Ranks = ALONE, **parameters: Any) -> dict[str, Any]:
+    paths: dict[str, Any] = {name: Path(name) for name in ("dataset", "model", "metrics", "curves")}
+    step = Train(store="store", **paths, **parameters)
+    config = describe(step, manifest)
+    return choose(step, read_recipe(step.recipe), build(config), config, manifest, ranks)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ranks", "batch_size"),
+    [
+        ({}, ALONE, 256),
+        ({}, Ranks(0, 3, 0), 255),
+        ({"batch_size": 30}, Ranks(0, 3, 0), 30),
+        ({"architecture": "resnet18"}, ALONE, 64),
+        ({"architecture": "resnet18"}, Ranks(1, 4, 1), 256),
+    ],
+)
+def test_on_processors_the_batch_grows_with_the_processes_unless_a_network_has_its_own(
+    manifest: Manifest, parameters: dict[str, Any], ranks: Ranks, batch_size: int
+) -> None:
+    choices = chosen(manifest, ranks, **parameters)
+    assert choices["batch_size"] == batch_size
+    assert choices["notes"] == [
+        f"batch size {batch_size}, learning rate {choices['learning_rate']:.3g}, precision {choices['precision']}, on cpu"
+    ]
+
+
+def test_the_rate_of_sgd_grows_with_the_batch_that_of_others_with_its_root(manifest: Manifest) -> None:
+    rates = {
+        (optimizer, size): chosen(manifest, architecture="resnet18", batch_size=size, recipe=f"optimizer={optimizer}")[
+            "learning_rate"
+        ]
+        for optimizer in ("sgd", "adamw")
+        for size in (256, 1024)
+    }
+    assert rates["sgd", 1024] == pytest.approx(4 * rates["sgd", 256])
+    assert rates["adamw", 1024] == pytest.approx(2 * rates["adamw", 256])
+
+
+def test_room_is_left_for_the_images_that_stay_on_a_gpu(manifest: Manifest) -> None:
+    image = 28 * 28
+    assert (manifest.images("train"), manifest.images("validation")) == (540, 60)
+    assert resident(manifest, (28, 28, 1), 4 * 540 * image) == 600 * image
+    assert resident(manifest, (28, 28, 1), 4 * 540 * image - 1) == 60 * image  # others are read anew each time
+    cropped = replace(manifest, shape=(None, None, 1))
+    assert resident(cropped, (28, 28, 1), 10**9) == 60 * image
