@@ -8,7 +8,15 @@ from click.testing import CliRunner
 
 from components.step import Field, fields
 from components.train.checkpoint import KEPT, NAME
-from components.train.hardware import BATCH_SIZES, CPU_BATCH_SIZE, LENET5_RATE, RATE_IMAGES, RATES
+from components.train.hardware import (
+    BATCH_SIZES,
+    CPU_BATCH_SIZE,
+    LEAST_BATCHES,
+    LENET5_RATE,
+    RATE_IMAGES,
+    RATES,
+    SHARDED_BATCH_SIZE,
+)
 from components.train.interface import Train
 from components.train.range_test.range_test import BATCHES
 from components.train.recipe import Recipe, read_recipe
@@ -55,6 +63,7 @@ def test_every_command_and_flag_that_it_shows_is_one() -> None:
 
 def test_what_is_chosen_is_what_it_says() -> None:
     assert f"{BATCH_SIZES['lenet5']} for LeNet-5; for others {CPU_BATCH_SIZE} a process" in TEXT
+    assert f"{LEAST_BATCHES} batches an epoch at least; {SHARDED_BATCH_SIZE} a GPU with `parallel=fsdp`" in TEXT
     assert f"{LENET5_RATE} for LeNet-5; for others {RATES['adamw']}, or {RATES['sgd']} with `optimizer=sgd`" in TEXT
     assert f"at {RATE_IMAGES} images" in TEXT
     assert f"trains for {BATCHES} batches" in TEXT

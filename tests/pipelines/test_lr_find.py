@@ -50,7 +50,8 @@ def test_the_dataset_is_the_newest_or_that_of_a_source_or_digest(
         (("--source", "idx"), older),  # as the user may write it, standing beside it
         (("--dataset", older[:6]), older),
     ):
-        shown = retrain("lr-find", "--store", store.uri, *flags, "--output", "page.html", folder=tmp_path)
+        place = ("--store", store.uri, "--output", "page.html", "--batch-size", 16)
+        shown = retrain("lr-find", *place, *flags, folder=tmp_path)
         assert shown.returncode == 0, shown.stderr
         assert digest in (tmp_path / "page.html").read_text()
 
