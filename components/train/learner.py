@@ -103,6 +103,13 @@ class Learner:
         """Has torch.compile make a program for parts of so many images; others go through the network as it is."""
         self.programs[images] = torch.compile(self.network, dynamic=False)
 
+    def share_statistics(self) -> None:
+        """Gives what is judged the same statistics of batch normalisation on all ranks: the mean of theirs."""
+        saved = self.judged.state_dict().keys()  # others never change
+        for name, buffer in self.judged.named_buffers():
+            if name in saved and buffer.is_floating_point():
+                self.ranks.average(buffer)
+
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """In which the network multiplies in the precision of this training."""
         if self.type is None:
@@ -178,9 +185,8 @@ class Learner:
                 shard(self.judged, self.ranks)
             return shard(classifier, self.ranks)
         devices = [self.device] if self.device.type == "cuda" else None
-        # Those of batch normalisation are rank 0's; to send what never changes would cost LeNet-5 a round a batch.
-        changing = len(classifier.state_dict()) > len(list(classifier.parameters()))
-        return DistributedDataParallel(classifier, devices, forward_sync_buffers=changing, gradient_as_bucket_view=True)
+        # Statistics of batch normalisation are not needed before they are judged.
+        return DistributedDataParallel(classifier, devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
 @torch.inference_mode()

@@ -37,6 +37,12 @@ class Ranks:
         """The smallest of all ranks' numbers."""
         return int(self._reduced([value], dist.ReduceOp.MIN)[0])
 
+    def average(self, tensor: torch.Tensor) -> None:
+        """Makes a tensor, on whatever device, the mean of all ranks'."""
+        if self.ranks > 1:
+            dist.all_reduce(tensor)
+            tensor.div_(self.ranks)
+
     def everywhere(self, here: bool) -> bool:
         """Whether something is so on every rank."""
         return bool(self.least(int(here)))

@@ -260,6 +260,7 @@ def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
     learner, course = loop.learner, loop.course
     try:
         loop.run_epoch()
+        learner.share_statistics()
         loss, accuracy = judge(learner.judged, loop.watched(validation), learner.ranks)
     except torch.OutOfMemoryError:
         raise StepError(

@@ -40,9 +40,8 @@ def test_on_processors_the_batch_grows_with_the_processes_unless_a_network_has_i
 ) -> None:
     choices = chosen(manifest, ranks, **parameters)
     assert choices["batch_size"] == batch_size
-    assert choices["notes"] == [
-        f"batch size {batch_size}, learning rate {choices['learning_rate']:.3g}, precision {choices['precision']}, on cpu"
-    ]
+    rate, precision = choices["learning_rate"], choices["precision"]
+    assert choices["notes"] == [f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on cpu"]
 
 
 def test_the_rate_of_sgd_grows_with_the_batch_that_of_others_with_its_root(manifest: Manifest) -> None:

@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from components.models.artifact import read_curve
-from components.storage import DirectoryStore
+from components.dataset.manifest import read_manifest
+from components.loader.batches import OrderedBatches
+from components.models.artifact import load, read_curve
+from components.storage import DirectoryStore, open_store
 from components.train.interface import Train
+from components.train.learner import judge
 from components.train.train import train
 from tests.components.train.runs import ENVIRONMENT, Make, finish, maker, start
 from tests.ingestion import make_dataset
@@ -77,6 +80,19 @@ def test_validation_counts_every_image_once(store: DirectoryStore, tmp_path: Pat
     ours, theirs = (read_curve(step.model)[0] for step in (alone, together))
     for name in ("validation_loss", "validation_accuracy"):
         assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["", "ema=0.9", "parallel=fsdp ema=0.9"])
+def test_what_the_processes_have_judged_together_is_what_is_saved(of_files: Make, recipe: str) -> None:
+    options = {"architecture": "resnet18", "image_size": 32, "epochs": 2, "batch_size": 16}
+    judged = of_files("1", recipe=recipe, **options)
+    finish(judged, *torchrun(2))
+    classifier, config = load(judged.model)
+    validation = OrderedBatches(open_store(judged.store), read_manifest(judged.dataset), "validation", config.shape)
+    loss, accuracy = judge(classifier, validation)
+    row = read_curve(judged.model)[-1]
+    assert (row["validation_loss"], row["validation_accuracy"]) == pytest.approx((loss, accuracy), rel=1e-5)
 
 
 @pytest.mark.slow
