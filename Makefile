@@ -45,7 +45,7 @@ bench: setup  ## Measure what the README claims, side by side with what one woul
 docs: setup  ## Write what is made from the code: the reference, the pipeline, the networks, the README's picture.
 	$(BIN)/python -m pipelines.reference > docs/reference.md
 	$(BIN)/retrain compile --output pipelines/retrain.yaml
-	RETRAIN_UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_main_job.py tests/test_models_docs.py
+	RETRAIN_UPDATE_DOCS=1 $(BIN)/python -m pytest tests/test_main_job.py tests/test_training_docs.py tests/test_models_docs.py
 
 setup: $(VENV)/installed
 

@@ -274,7 +274,8 @@ def test_sigterm_reaches_python_through_the_entry_point(
 ) -> None:
     volumes = {str(tmp_path / name): {"bind": f"/data/{name}", "mode": "ro"} for name in ("dataset", "store")}
     flags = ["--dataset", "/data/dataset", "--store", "/data/store", "--epochs", "100000"]
-    command = ["components.train", *flags, "--model", "/tmp/model", "--metrics", "/tmp/metrics"]
+    outputs = [f"--{name}=/tmp/{name}" for name in ("model", "metrics", "curves")]
+    command = ["components.train", *flags, *outputs]
     often = {"RETRAIN_PROGRESS_SECONDS": "0.2"}
     container = client.containers.run(TRAIN_IMAGE, command, detach=True, environment=often, volumes=volumes, **CONFINED)
     try:
