@@ -174,7 +174,9 @@ def load(
         everywhere=ranks.everywhere,
         **here,
     )
-    return batches, OrderedBatches(store, manifest, "validation", config.shape, **here)
+    # What needs no gradient needs less memory, but 256 at once could still be too many where few fit in training.
+    size = min(256, 2 * batch_size // ranks.ranks)
+    return batches, OrderedBatches(store, manifest, "validation", config.shape, size, **here)
 
 
 def make_learner(

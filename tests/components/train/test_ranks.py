@@ -131,6 +131,20 @@ def test_an_ended_training_goes_on_with_another_number_of_processes(
     assert difference(undisturbed, disturbed) < TOLERANCE
 
 
+TALK = """
+import torch
+from components.train.ranks import here, joined
+
+ranks = here()
+with joined(ranks, torch.device("cpu")):
+    mean = torch.full((2,), float(ranks.rank))
+    ranks.average(mean)
+    said = ranks.tell({"rank": ranks.rank})
+    found = ranks.sum([1.0, ranks.rank]), ranks.least(7 - ranks.rank), mean.tolist(), said
+    found += ranks.everywhere(True), ranks.everywhere(ranks.rank != 1)
+    print(found == ([4.0, 6.0], 4, [1.5, 1.5], {"rank": 0}, True, False))
+"""
+
 DIFFERENT = """
 import torch
 from components.storage import open_store
@@ -147,13 +161,23 @@ with joined(ranks, torch.device("cpu")):
 """
 
 
+def run(text: str, script: Path, processes: int) -> "subprocess.CompletedProcess[str]":
+    """Runs a text as several processes."""
+    script.write_text(text)
+    command = [sys.executable, *torchrun(processes)[:4], str(script)]
+    found = ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())}
+    return subprocess.run(command, capture_output=True, text=True, env=found, timeout=120)
+
+
+@pytest.mark.slow
+def test_processes_agree(tmp_path: Path) -> None:
+    ended = run(TALK, tmp_path / "talk.py", 4)
+    assert ended.stdout.count("True") == 4, ended.stderr
+
+
 @pytest.mark.slow
 def test_processes_that_have_found_different_checkpoints_do_not_go_on(store: DirectoryStore, tmp_path: Path) -> None:
-    script = tmp_path / "different.py"
-    script.write_text(DIFFERENT.format(store=store.uri))
-    command = [sys.executable, *torchrun(2)[:4], str(script)]
-    found = ENVIRONMENT | {"PYTHONPATH": str(Path.cwd())}
-    ended = subprocess.run(command, capture_output=True, text=True, env=found, timeout=120)
+    ended = run(DIFFERENT.format(store=store.uri), tmp_path / "different.py", 2)
     assert ended.returncode == 1
     assert ended.stderr.count("StepError: the processes have not found the same checkpoint in the store") == 2
 
