@@ -120,6 +120,21 @@ def choose(kind: str, name: str, choices: Sequence[str]) -> str:
     raise UserError(f"unknown {kind} {name!r}; " + (f"did you mean {near[0]!r}? ({listed})" if near else listed))
 
 
+def read_pairs(parameter: str, kind: str, text: str, names: Sequence[str], example: str) -> dict[str, str]:
+    """The value by name of a parameter such as 'damaged=0.05 leaks=0', which `example` shows; `kind` is what each is.
+
+    Raises UserError, with the nearest name, where one is unknown, and where a pair is none or given twice.
+    """
+    given: dict[str, str] = {}
+    for pair in text.split():
+        name, equals, value = pair.partition("=")
+        choose(kind, name, names)
+        if not equals or name in given:
+            raise UserError(f"{parameter} must be pairs such as '{example}', each name once, not {text!r}")
+        given[name] = value
+    return given
+
+
 def check_choices(step: object) -> None:
     """Checks every `Literal` field of an interface's instance against its choices."""
     for field in fields(type(step)):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from components.step import UserError, choose
+from components.step import UserError, read_pairs
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,9 @@ def read_limits(text: str) -> dict[str, float]:
 
     Raises UserError, with the nearest name or the bounds, where a limit is unknown, not a number, or given twice.
     """
-    given: dict[str, float] = {}
-    for pair in text.split():
-        name, equals, value = pair.partition("=")
-        choose("limit", name, list(LIMITS))
-        if not equals or name in given:
-            raise UserError(f"limits must be pairs such as 'damaged=0.05 leaks=0', each name once, not {text!r}")
-        given[name] = _number(name, value)
-    return {name: given.get(name, limit.default) for name, limit in LIMITS.items()}
+    given = read_pairs("limits", "limit", text, list(LIMITS), "damaged=0.05 leaks=0")
+    defaults = {name: limit.default for name, limit in LIMITS.items()}
+    return defaults | {name: _number(name, value) for name, value in given.items()}
 
 
 def _number(name: str, value: str) -> float:

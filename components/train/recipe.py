@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from components.step import UserError, check_choices, choose, fields, require
+from components.step import UserError, check_choices, fields, read_pairs, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +80,8 @@ def read_recipe(text: str) -> Recipe:
     Raises UserError, with the nearest name or the bounds, where a pair is unknown, of the wrong type, or given twice.
     """
     known = {field.name: field for field in fields(Recipe)}
-    given: dict[str, Any] = {}
-    for pair in text.split():
-        name, equals, value = pair.partition("=")
-        choose("part of a recipe", name, list(known))
-        if not equals or name in given:
-            raise UserError(f"recipe must be pairs such as 'optimizer=sgd mixup=0.2', each name once, not {text!r}")
-        given[name] = _typed(name, value, known[name].type)
-    return Recipe(**given)
+    given = read_pairs("recipe", "part of a recipe", text, list(known), "optimizer=sgd mixup=0.2")
+    return Recipe(**{name: _typed(name, value, known[name].type) for name, value in given.items()})
 
 
 def _typed(name: str, value: str, kind: type) -> Any:
