@@ -30,9 +30,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Lines over epochs in a view box; `summary` is for those who do not see it."""
+    """Lines in a view box over what `axis` names; `summary` is for those who do not see it."""
 
     summary: str
+    axis: str
     lines: tuple[Line, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -50,10 +51,11 @@ def line_chart(
     logarithmic: bool,
     say: Callable[[float], str],
     span: tuple[float, float] | None = None,
+    axis: str = "epoch",
 ) -> Chart:
-    """Lays out series of (epoch, y) on common axes; `say` words a value of y. Below zero nothing is logarithmic.
+    """Lays out series of (x, y) on common axes; `say` words a value of y. Below zero nothing is logarithmic.
 
-    `span` is what the axis of epochs reaches over: unless it is given, from the first to the last.
+    `axis` names x, and `span` is what it reaches over: unless it is given, from the first to the last.
     """
     xs = [x for points in series.values() for x, _ in points]
     ys = [y for points in series.values() for _, y in points]
@@ -70,7 +72,8 @@ def line_chart(
 
     spans = [f"{name} from {say(points[0][1])} to {say(points[-1][1])}" for name, points in series.items()]
     return Chart(
-        summary=f"{title} by epoch: {', '.join(spans)}.",
+        summary=f"{title} by {axis}: {', '.join(spans)}.",
+        axis=axis,
         lines=tuple(Line(name, [(across(x), down(y)) for x, y in points]) for name, points in series.items()),
         x_ticks=tuple(Tick(across(x), f"{x:.0f}") for x in ticks(first, last, 8) if first <= x <= last and x % 1 == 0),
         y_ticks=tuple(Tick(down(y), say(y)) for y in marks),

@@ -32,7 +32,7 @@ def chart(curve: Curve) -> Chart:
         "batches": list(zip(exponents, clipped(curve, curve.losses), strict=True)),
         "smoothed": list(zip(exponents, clipped(curve, curve.smoothed), strict=True)),
     }
-    drawn = line_chart("Loss", series, logarithmic=False, say=lambda loss: f"{loss:.3g}")
+    drawn = line_chart("Loss", series, logarithmic=False, say=lambda loss: f"{loss:.3g}", axis="learning rate")
     # From a learning rate to a place: that of the first and of the last are known.
     (left, _), *_, (right, _) = drawn.lines[0].points
     found = {"steepest": curve.steepest, "diverges": curve.diverges, "suggested": curve.suggested[0]}
