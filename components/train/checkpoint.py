@@ -42,6 +42,7 @@ class Checkpoints:
         self.store, self.prefix, self.seconds = store, prefix, 60 * minutes
         self._last = time.monotonic()
         self._writing: threading.Thread | None = None
+        self._written = False
 
     @property
     def due(self) -> bool:
@@ -56,10 +57,11 @@ class Checkpoints:
         self._writing = threading.Thread(target=self._write, args=(batches, tensors, form), name="checkpoint")
         self._writing.start()
 
-    def wait(self) -> None:
-        """Until the last one is written."""
+    def wait(self) -> bool:
+        """Until the last one is written; whether the store has it."""
         if self._writing:
             self._writing.join()
+        return self._written
 
     def latest(self) -> State | None:
         """The newest that is whole; None where there is none. Damaged ones are named and passed over."""
@@ -73,22 +75,29 @@ class Checkpoints:
     def clear(self) -> None:
         """Removes them all: the training is done."""
         self.wait()
-        try:
-            for key, _ in list(self._listed()):
-                self.store.remove(key)
-        except (StepError, UserError) as error:
-            _say(f"warning: the checkpoints below {self.prefix} were not removed: {error}")
+        self._remove(kept=0)
 
     def _write(self, batches: int, tensors: dict[str, Tensor], form: str) -> None:
+        self._written = False
         try:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder, "state.safetensors")
                 safetensors.torch.save_file(tensors, path, {"form": form})
                 self.store.write(f"{self.prefix}{batches:08d}-{_sha256(path)}.safetensors", path)
-            for key, _ in list(self._listed())[:-KEPT]:
-                self.store.remove(key)
         except (StepError, UserError, OSError) as error:
             _say(f"warning: no checkpoint after {batches:,} batches ({error}); the training goes on")
+        else:
+            self._written = True
+            self._remove(KEPT)
+
+    def _remove(self, kept: int) -> None:
+        """All but the newest."""
+        try:
+            keys = [key for key, _ in self._listed()]
+            for key in keys[: max(0, len(keys) - kept)]:
+                self.store.remove(key)
+        except (StepError, UserError, OSError) as error:
+            _say(f"warning: old checkpoints below {self.prefix} were not removed ({error})")
 
     def _listed(self) -> Iterator[tuple[str, str]]:
         """Keys, in the order of batches, and what their SHA-256 starts with."""

@@ -80,8 +80,8 @@ class Loop:
             if ending or due:
                 self.save()
             if ending:
-                self.checkpoints.wait()
-                print("ended by SIGTERM after a checkpoint; the same training goes on from it", file=sys.stderr)
+                if self.checkpoints.wait():
+                    print("ended by SIGTERM after a checkpoint; the same training goes on from it", file=sys.stderr)
                 sys.exit(128 + signal.SIGTERM)
 
     def save(self) -> None:

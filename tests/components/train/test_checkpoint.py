@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from components.step import StepError
+from components.step import StepError, UserError
 from components.storage import DirectoryStore
 from components.train.checkpoint import Checkpoints, random_state, restore_random_state
 
@@ -119,6 +119,25 @@ def test_a_store_that_fails_costs_a_warning_and_not_the_training(
     assert capsys.readouterr().err == (
         "warning: no checkpoint after 5 batches (the store is away); the training goes on\n"
     )
+
+
+def test_it_is_known_whether_the_store_has_the_last_one(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(key: str) -> None:
+        raise UserError("no right to delete")
+
+    monkeypatch.setattr(store, "remove", fail)
+    found = checkpoints(store)
+    for number in range(1, 5):
+        found.save(number, state())
+        assert found.wait()
+    assert capsys.readouterr().err == (
+        f"warning: old checkpoints below {PREFIX} were not removed (no right to delete)\n"
+    )
+    monkeypatch.setattr(store, "write", lambda key, content: fail(key))
+    found.save(5, state())
+    assert not found.wait()
 
 
 def test_nothing_but_checkpoints_is_read_or_removed(store: DirectoryStore) -> None:
