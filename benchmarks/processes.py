@@ -1,10 +1,11 @@
-"""Two processes that train ResNet-18 together on two cores, by torchrun, against one that has both.
+"""Two processes that train a network together on two cores, by torchrun, against one that has both.
+
+After each batch they exchange the gradients through gloo: 45 MB of ResNet-18, 9 MB of MobileNet V2.
 
 python -m benchmarks.processes
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.networks import write_files
+from benchmarks.loading import show, tell
+from benchmarks.networks import BATCH_SIZE, NETWORKS, write_files
 from benchmarks.training import command
 from components.dataset.manifest import read_manifest
 from components.models.artifact import read_curve
@@ -38,23 +40,23 @@ def main() -> None:
         room = Path(folder)
         write_files(room / "tree", IMAGES)
         dataset = make_dataset(room / "tree", str(room / "store"), room, limits="near_duplicates=1")
-        turns = [{name: run(room, dataset, name) for name in STARTERS} for _ in range(TURNS)]
-    for name in STARTERS:
-        print(f"{name:<38} {statistics.median(turn[name] for turn in turns):8,.0f} images/s")
-    ratio = statistics.median(turn[TOGETHER] / turn[ALONE] for turn in turns)
-    print(f"{ratio:.2f} times {ALONE!r}: {TOGETHER!r} (goal: at least 0.9)")
+        for network, side in NETWORKS:
+            print(f"\n{network} at {side}x{side}, batch {BATCH_SIZE}", flush=True)
+            turns = [{name: run(room, dataset, network, side, name) for name in STARTERS} for _ in range(TURNS)]
+            show(turns, STARTERS)
+            tell(turns, TOGETHER, ALONE, 0.9)
 
 
-def run(room: Path, dataset: Path, name: str) -> float:
+def run(room: Path, dataset: Path, network: str, side: int, name: str) -> float:
     """Images a second in the second epoch of a training, its validation included."""
     threads, starter = STARTERS[name]
     outputs: dict[str, Any] = {output: room / output for output in ("model", "metrics", "curves")}
     step = Train(
         dataset=dataset,
         store=str(room / "store"),
-        architecture="resnet18",
-        image_size=64,
-        batch_size=64,
+        architecture=network,
+        image_size=side,
+        batch_size=BATCH_SIZE,
         epochs=2,
         **outputs,
     )
