@@ -1,6 +1,7 @@
 """Distortions of a whole batch of images at once."""
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -22,12 +23,11 @@ def distort(images: Tensor, drawn: Tensor) -> Tensor:
     `drawn`, float32 [N, 6] from 0 to 1, says how. The LeNet-5 paper (section III.A) distorts its training set likewise.
     """
     count, height, width, _ = images.shape
-    moves = 2 * drawn.view(count, 2, 3) - 1
+    least, spread = _least_and_spread(SPREAD, images.device)
     # From where a pixel goes to its origin.
-    maps = torch.eye(2, 3, device=images.device) + torch.tensor(SPREAD, device=images.device) * moves
-    across, down = torch.meshgrid(_centres(width, images.device), _centres(height, images.device), indexing="xy")
+    maps = torch.addcmul(least, spread, drawn)
     # The grid of F.affine_grid, as one product of matrices that takes a twentieth of the time.
-    places = maps @ torch.stack([across, down, torch.ones_like(down)]).view(3, -1)
+    places = maps.view(2 * count, 3) @ _pixels(height, width, images.device)
     grid = places.view(count, 2, height, width).permute(0, 2, 3, 1)
     # The nearest pixel: MNIST's validation accuracy is that of interpolation, 99.50 %, in a third of the time.
     distorted = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="nearest", align_corners=False)
@@ -35,9 +35,20 @@ def distort(images: Tensor, drawn: Tensor) -> Tensor:
     return torch.empty_like(images).copy_(distorted.permute(0, 2, 3, 1))
 
 
-def _centres(pixels: int, device: torch.device) -> Tensor:
-    """Where the pixels of a line that spans -1 to 1 have their centres."""
-    return (2 * torch.arange(pixels, device=device) + 1) / pixels - 1
+# What is the same for all batches: to make it anew takes a fifth of the time.
+@lru_cache
+def _least_and_spread(spread: tuple[tuple[float, ...], ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """What each entry of a map is at least, and how much more it is at most; float32 [6]."""
+    identity, most = torch.eye(2, 3, device=device).flatten(), torch.tensor(spread, device=device).flatten()
+    return identity - most, 2 * most
+
+
+@lru_cache
+def _pixels(height: int, width: int, device: torch.device) -> Tensor:
+    """Where the pixels of an image that spans -1 to 1 have their centres: rows x, y and 1, float32 [3, H * W]."""
+    across, down = ((2 * torch.arange(pixels, device=device) + 1) / pixels - 1 for pixels in (width, height))
+    x, y = torch.meshgrid(across, down, indexing="xy")
+    return torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
 
 
 DISTORT = Augment(6, distort)

@@ -92,8 +92,6 @@ class Learner:
                 with self.autocast():
                     logits = self.programs.get(len(some), self.network)(some)
                 loss, gradient = self._cross_entropy(logits.detach().float(), wanted, count)
-                # DDP takes the mean of the ranks' gradients, where the sum is wanted.
-                gradient.mul_(self.ranks.ranks)
                 logits.backward(self.scaler.scale(gradient).to(logits.dtype))
             total = loss if total is None else total + loss
         assert total is not None
@@ -121,14 +119,16 @@ class Learner:
         return self.network.no_sync() if more and isinstance(self.network, DistributedDataParallel) else _NOTHING
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Cross-entropy, unsmoothed, and the gradient of the smoothed one: softmax minus target.
+        """Cross-entropy, unsmoothed, and the gradient of the smoothed one, softmax minus target, times the ranks.
 
         Written down, because autograd takes ten small operations to find it.
         """
         smoothing = self.recipe.label_smoothing
         logs = F.log_softmax(logits, 1)
-        loss = -torch.dot(logs.flatten(), targets.flatten()) / count
-        gradient = logs.exp_().sub_(smoothing / logs.shape[1]).sub_(targets, alpha=1 - smoothing).div_(count)
+        loss = torch.dot(logs.flatten(), targets.flatten()).div_(-count)
+        # DDP takes the mean of the ranks' gradients, where the sum is wanted.
+        share = count / self.ranks.ranks
+        gradient = logs.exp_().sub_(smoothing / logs.shape[1]).sub_(targets, alpha=1 - smoothing).div_(share)
         if self.weights is not None:
             # Their mean over the training split is 1, so that nothing else has to change.
             gradient.mul_((targets @ self.weights).unsqueeze(1))
