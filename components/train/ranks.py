@@ -1,5 +1,6 @@
 """The processes of one training: torchrun, or launch.py, starts them and tells each its rank; alone, one is 0 of 1."""
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,9 +91,13 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         yield
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):  # Gloo has no class of its own
+    except BaseException as error:
+        if device.type == "cpu":
+            # Once it has said why it failed, and before the others see it go; left to the interpreter's end, Gloo's
+            # threads may run longer than what they use, and the exit code is that of a crash.
+            atexit.register(dist.destroy_process_group)
+        lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
+        if lost:  # Gloo has no class of its own
             raise StepError(f"{LOST} ({str(error).splitlines()[0]})") from None
         raise
-    # Not where this one fails: it says why before the others see it go.
     dist.destroy_process_group()

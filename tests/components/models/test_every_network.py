@@ -24,7 +24,7 @@ def test_a_network_learns_and_answers_alike_when_loaded(name: str, channels: int
     config = describe(name, 28, 28, channels)
     torch.manual_seed(0)
     classifier = build(config)
-    images, labels = blobs(4, channels)
+    images, labels = blobs(8, channels)
     losses = [learn(classifier, images, labels) for _ in range(2)]
     assert losses[1] < losses[0]
 
@@ -44,11 +44,14 @@ def blobs(count: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def learn(classifier: Classifier, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """A step down the gradient, so short that it foretells a loss that is 0.01 less; the loss before it."""
+    """A step down the gradient, so short that it foretells a loss that is 0.03 less; the loss before it.
+
+    Over fewer than eight images, batch normalisation bends the loss so sharply that no step is short enough.
+    """
     torch.manual_seed(1)  # the same dropout in each
     loss: torch.Tensor = F.cross_entropy(classifier.train()(images), labels)
     gradients = torch.autograd.grad(loss, list(classifier.parameters()))
-    length = 0.01 / sum(gradient.square().sum().item() for gradient in gradients)
+    length = 0.03 / sum(gradient.square().sum().item() for gradient in gradients)
     with torch.no_grad():
         for parameter, gradient in zip(classifier.parameters(), gradients, strict=True):
             parameter.sub_(length * gradient)
