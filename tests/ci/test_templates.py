@@ -38,6 +38,7 @@ def known_commands() -> set[str]:
     return set(re.findall(r"^([a-z]+)\(\) \{ ## ", SCRIPT.read_text(), re.M))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [GITHUB_SCHEMA, ACTIONLINT, ZIZMOR])
 def test_the_workflow_of_github_is_clean(command: tuple[str, ...]) -> None:
     linted = lint(command, GITHUB)
@@ -56,6 +57,7 @@ def test_the_scripts_of_ci_are_clean() -> None:
     assert linted.returncode == 0, linted.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "source", "right", "wrong"),
     [

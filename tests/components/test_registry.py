@@ -63,6 +63,7 @@ def test_models_of_other_names_do_not_mix(any_store: Store, files: dict[str, Pat
     assert list(versions(any_store, "mnis")) == []
 
 
+@pytest.mark.slow
 def test_the_tenth_version_follows_the_ninth(any_store: Store, tmp_path: Path) -> None:
     assert [publish_text(any_store, tmp_path, str(number)).number for number in range(12)] == list(range(1, 13))
     assert [version.number for version in versions(any_store, "mnist")] == list(range(1, 13))
@@ -79,6 +80,7 @@ def test_the_champion_moves_only_from_the_one_it_was_compared_with(any_store: St
     assert champion(any_store, "mnist") == second
 
 
+@pytest.mark.slow
 def test_promoting_the_champion_again_changes_nothing(any_store: Store, tmp_path: Path) -> None:
     first, second = (publish_text(any_store, tmp_path, text) for text in "ab")
     assert promote(any_store, first, over=None)
@@ -111,6 +113,7 @@ def test_a_version_that_does_not_exist_is_named(any_store: Store) -> None:
         read_version(any_store, "mnist", 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"schema": 1}', b'{"schema": 2}', b"\xff", b"1"])
 def test_a_damaged_record_is_named(any_store: Store, tmp_path: Path, content: bytes) -> None:
     promote(any_store, publish_text(any_store, tmp_path, "a"), over=None)
@@ -119,6 +122,7 @@ def test_a_damaged_record_is_named(any_store: Store, tmp_path: Path, content: by
         champion(any_store, "mnist")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version": "1"}'])
 def test_a_damaged_pointer_is_named(any_store: Store, tmp_path: Path, content: bytes) -> None:
     version = publish_text(any_store, tmp_path, "a")
@@ -157,6 +161,7 @@ for number in range(rounds):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_publish_and_promote_at_once_lose_nothing(any_store: Store, tmp_path: Path) -> None:
     rounds = 15
     processes = [
@@ -213,6 +218,7 @@ promote(store, publish(store, "mnist", files, {}), over=None)
 """
 
 
+@pytest.mark.slow
 def test_a_process_killed_between_any_two_calls_leaves_nothing_half_visible(
     any_store: Store, files: dict[str, Path], tmp_path: Path
 ) -> None:

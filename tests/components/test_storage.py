@@ -168,6 +168,7 @@ def test_keys_lists_more_objects_than_one_answer_of_s3_holds(any_store: Store) -
     assert len(set(any_store.keys("many/"))) == 1001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key",
     ["", "/absolute", "../outside", "a/../../outside", "a//b", "a/", "./a", ".lock", "a/.b", "a\0b", "caf\udce9"],
@@ -199,6 +200,7 @@ while added < int(sys.argv[2]):
 """
 
 
+@pytest.mark.slow
 def test_no_swap_of_two_processes_is_lost(any_store: Store) -> None:
     any_store.write("counter", b"0")
     for process in [start(ADD_ONES, any_store.uri, "50") for _ in range(2)]:
@@ -214,6 +216,7 @@ print(sum(store.create(f"object-{number}", sys.argv[2].encode()) for number in r
 """
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_create_one_object_one_succeeds(any_store: Store) -> None:
     created = [int(output(process)) for process in [start(CREATE_ALL, any_store.uri, name) for name in "AB"]]
     owners = [any_store.read(f"object-{number}").decode() for number in range(100)]
@@ -231,6 +234,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_reader_among_writers_sees_whole_objects_only(any_store: Store) -> None:
     seen: set[bytes] = set()
     writers = [start(WRITE_FOR_EVER, any_store.uri, name) for name in "AB"]
@@ -247,6 +251,7 @@ def test_a_reader_among_writers_sees_whole_objects_only(any_store: Store) -> Non
     assert seen <= {b"A" * (1 << 20), b"B" * (1 << 20)}
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_whole_objects_only(any_store: Store) -> None:
     for number in range(8):
         writer = start(WRITE_FOR_EVER, any_store.uri, str(number))

@@ -95,6 +95,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "FIRST_PAUSE", 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writers", [2, 3, 4])
 def test_of_all_writers_at_most_one_wins_in_any_order(writers: int) -> None:
     for seed in range(60):

@@ -73,6 +73,7 @@ USES: dict[str, tuple[Callable[[Store], Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fault", [pytest.param(name, marks=[pytest.mark.slow] * (name == "a stall")) for name in FAULTS]
 )
@@ -90,6 +91,7 @@ def test_what_fails_in_passing_is_repeated(
         faulty.faults.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_file_in_parts_survives_what_fails_in_passing(
     fault: str, faulty: FaultyS3, store: S3Store, tmp_path: Path
@@ -241,6 +243,7 @@ def test_a_tar_is_read_from_an_open_object_with_few_requests(faulty: FaultyS3, s
     assert len(requests) < 12
 
 
+@pytest.mark.slow
 def test_a_column_of_a_parquet_file_is_read_without_the_others(faulty: FaultyS3, store: S3Store) -> None:
     table = io.BytesIO()
     columns = {"label": ["cat"] * 8, "image": [bytes([number]) * MIB for number in range(8)]}
@@ -288,6 +291,7 @@ def use_file(credentials: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", [name for name in USES if name != "keys"])
 def test_expired_credentials_are_fetched_anew_once(
     use: str, faulty: FaultyS3, store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -444,6 +448,7 @@ def test_a_file_without_credentials_is_named_without_its_lines(
 # The connection.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
 def test_a_certificate_authority_of_ones_own_is_trusted(
     variable: str, s3_server: str, s3_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -562,6 +567,7 @@ def test_a_store_that_refuses_conditions_is_found_out(
     assert not other.create("key", b"other")
 
 
+@pytest.mark.slow
 def test_of_eight_writers_one_wins_without_conditions(untrusted: S3Store) -> None:
     together = threading.Barrier(8)
 
@@ -577,6 +583,7 @@ def test_of_eight_writers_one_wins_without_conditions(untrusted: S3Store) -> Non
     assert list(untrusted.keys("")) == ["models/mnist/champion.json"]
 
 
+@pytest.mark.slow
 def test_no_swap_is_lost_without_conditions(untrusted: S3Store) -> None:
     assert untrusted.swap("counter", None, b"0")
 
@@ -591,6 +598,7 @@ def test_no_swap_is_lost_without_conditions(untrusted: S3Store) -> None:
     assert untrusted.read("counter") == b"6"
 
 
+@pytest.mark.slow
 def test_what_was_swapped_without_conditions_stays_so_when_they_are_kept(
     untrusted: S3Store, faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:

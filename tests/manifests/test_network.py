@@ -127,6 +127,7 @@ REACHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 @pytest.mark.parametrize("source", REACHED)
 def test_a_role_reaches_what_it_needs_and_nothing_else(name: str, source: str) -> None:

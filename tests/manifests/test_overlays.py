@@ -63,6 +63,7 @@ def validate(manifest: Object, version: str) -> None:
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_object_is_one_that_this_kubernetes_knows(version: str) -> None:
     known = [found for _, found in everything() if version == NEWEST or found["kind"] not in SINCE_NEWEST]
@@ -85,6 +86,7 @@ def test_an_object_with_a_wrong_field_is_refused(kind: str, change: Object) -> N
         validate(manifest | change, OLDEST)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_no_object_is_there_twice(name: str, tmp_path: Path) -> None:
     names = [identity(manifest) for manifest in [*overlay(name), *with_components(name, tmp_path)]]

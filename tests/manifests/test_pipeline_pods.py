@@ -28,12 +28,14 @@ STEPS = {"plan", "shard", "ingest", "train", "evaluate", "export"}
 UNITS: dict[str, int | Decimal] = {"": 1, "m": Decimal("0.001"), "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_every_step_obeys_the_policy_as_far_as_kfp_can_say(settings: Settings, tmp_path: Path) -> None:
     broken = {name: violations(pod) for name, pod in step_pods(settings, tmp_path).items()}
     assert broken == dict.fromkeys(STEPS, INEXPRESSIBLE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_every_step_has_a_directory_that_it_can_write_where_its_root_is_read_only(
     settings: Settings, tmp_path: Path
@@ -42,6 +44,7 @@ def test_every_step_has_a_directory_that_it_can_write_where_its_root_is_read_onl
         assert "/tmp" in [mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "secret"), [("stock", "mlpipeline-minio-artifact"), ("minio", "retrain-store"), ("production", None)]
 )
@@ -55,6 +58,7 @@ def test_credentials_come_from_a_secret_or_from_the_pods_identity(
             assert reference.get("name") == secret
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings"), ENVIRONMENTS.items(), ids=ENVIRONMENTS)
 def test_every_step_fits_the_quota(name: str, settings: Settings, tmp_path: Path) -> None:
     hard = of_kind(overlay(OVERLAY[name]), "ResourceQuota")["retrain"]["spec"]["hard"]
@@ -74,6 +78,7 @@ def quantity(text: str) -> Decimal:
     return Decimal(digits) * UNITS[text[len(digits) :]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_every_pod_of_a_run_has_a_deadline_by_which_the_quota_of_kind_knows_it(
     settings: Settings, tmp_path: Path

@@ -92,6 +92,7 @@ def test_every_request_of_the_client_has_a_known_right() -> None:
     assert [each for each in requests if required(each[0], "/apis/v2beta1" + each[1]) is None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_ci_may_do_what_the_client_calls_and_nothing_else(name: str) -> None:
     allowed = rights(overlay(name), "retrain-ci")

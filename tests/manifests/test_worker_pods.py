@@ -28,12 +28,14 @@ def worker(settings: Settings, room: Path, *, read_only: bool = True, **flags: A
     return worker_pod(trainjob(step, "0123456789abcdef", Origin(admitted(pod) if read_only else pod)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_a_worker_obeys_the_policy(settings: Settings, tmp_path: Path) -> None:
     assert violations(worker(settings, tmp_path)) == [TOKEN]
     assert violations(worker(settings, tmp_path, read_only=False)) == [TOKEN, "node: its root can be written"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_a_worker_may_write_to_tmp_and_has_the_shared_memory_of_the_step(settings: Settings, tmp_path: Path) -> None:
     spec = worker(settings, tmp_path)["spec"]
@@ -43,6 +45,7 @@ def test_a_worker_may_write_to_tmp_and_has_the_shared_memory_of_the_step(setting
     assert mounted == {"/tmp": {}, "/dev/shm": shm}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_a_worker_has_what_the_step_has_and_the_gpus_of_the_run(settings: Settings, tmp_path: Path) -> None:
     placement = settings.placement("train")

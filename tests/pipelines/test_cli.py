@@ -28,12 +28,14 @@ def test_the_flags_of_run_are_the_pipelines_parameters(tmp_path: Path) -> None:
         assert field.help in shown
 
 
+@pytest.mark.slow
 def test_compile_writes_the_pipeline_and_names_the_file(tmp_path: Path) -> None:
     compiled = retrain("compile", folder=tmp_path)
     assert (compiled.returncode, compiled.stdout) == (0, "retrain.yaml\n")
     assert (tmp_path / "retrain.yaml").read_text().startswith("# PIPELINE DEFINITION\n# Name: retrain\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -67,6 +69,7 @@ def test_a_users_mistake_is_told_before_anything_runs(flags: list[str], sentence
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_source_that_does_not_exist_is_a_users_mistake(tmp_path: Path) -> None:
     ended = retrain("run", "--source", "nowhere", folder=tmp_path)
     assert ended.returncode == 2

@@ -28,6 +28,7 @@ def test_bytes_that_are_no_utf_8_do_not_end_a_run() -> None:
     assert list(lines([b"\xff\n"])) == ["\N{REPLACEMENT CHARACTER}"]
 
 
+@pytest.mark.slow
 def test_without_a_daemon_nothing_starts_and_one_sentence_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

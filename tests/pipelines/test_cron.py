@@ -226,6 +226,7 @@ def test_a_cron_is_moved_by_minutes_where_five_fields_can_say_it(cron: str, minu
     assert moved(cron, minutes) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(40))
 def test_a_moved_cron_fires_that_much_later(seed: int) -> None:
     random_ = random.Random(seed)

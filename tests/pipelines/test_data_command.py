@@ -90,6 +90,7 @@ def test_describe_as_json_is_the_manifest(
     assert json.loads(shown.stdout) == json.loads(store.read(manifest_key(digest)))
 
 
+@pytest.mark.slow
 def test_diff_says_what_was_added_and_how_the_balance_moved(
     pair: tuple[Manifest, Manifest], store: DirectoryStore, tmp_path: Path
 ) -> None:
@@ -105,6 +106,7 @@ def test_diff_says_what_was_added_and_how_the_balance_moved(
     assert "\a" not in shown.stdout
 
 
+@pytest.mark.slow
 def test_diff_as_json_is_for_programs(pair: tuple[Manifest, Manifest], store: DirectoryStore, tmp_path: Path) -> None:
     old, new = (manifest.digest for manifest in pair)
     found = json.loads(retrain("data", "diff", new, old, "--store", store.uri, "--json", folder=tmp_path).stdout)
@@ -113,6 +115,7 @@ def test_diff_as_json_is_for_programs(pair: tuple[Manifest, Manifest], store: Di
     assert len(found["examples"]["removed"]) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -131,6 +134,7 @@ def test_a_users_mistake_is_one_sentence(tmp_path: Path, arguments: list[str], s
     assert re.fullmatch(sentence + "\n", ended.stderr)
 
 
+@pytest.mark.slow
 def test_facts_that_are_gone_fail_the_comparison_with_one_sentence(
     pair: tuple[Manifest, Manifest], store: DirectoryStore, tmp_path: Path
 ) -> None:

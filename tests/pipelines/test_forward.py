@@ -158,6 +158,7 @@ def test_without_kubectl_and_host_both_are_offered(monkeypatch: pytest.MonkeyPat
         Forward("kubeflow").url()
 
 
+@pytest.mark.slow
 def test_a_kubectl_that_says_nothing_is_given_up(kubectl: Kubectl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.forward.SECONDS", 0.1)
     kubectl.path.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -384,6 +384,7 @@ def test_what_can_be_repeated_survives_a_dropped_connection(
     assert kubeflow_server.faults[0].times == 0
 
 
+@pytest.mark.slow
 def test_five_hundred_recurring_runs_take_three_requests(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow, reference: V2beta1PipelineVersionReference
 ) -> None:

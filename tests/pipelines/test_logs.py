@@ -271,6 +271,7 @@ def test_with_one_user_they_are_where_kubeflow_pipelines_is(
     assert lines(Kubeflow(Connection(host=kubeflow_server.url, namespace="ci"))) == ["mine"]
 
 
+@pytest.mark.slow
 def test_logs_prints_the_log(kubeflow_server: Archive, kubernetes_server: FakeKubernetes, tmp_path: Path) -> None:
     add_run(kubeflow_server, train="SUCCEEDED")
     kubernetes_server.add_pod("elsewhere", "p", "r", NODE, "epoch 1\nepoch 2\n")

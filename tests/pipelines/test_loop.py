@@ -78,6 +78,7 @@ def test_a_worker_gets_its_number_how_many_there_are_and_the_plan(start: Callabl
         assert f"--plan the-plan --worker {worker} --workers 3" in told
 
 
+@pytest.mark.slow
 def test_as_many_run_at_once_as_there_are_cores(start: Callable[..., Run], tmp_path: Path) -> None:
     script = "mine = folder / f'running-{worker}'; mine.touch(); time.sleep(0.3); "
     script += "(folder / f'saw-{worker}').write_text(str(len(list(folder.glob('running-*'))))); mine.unlink()"
@@ -86,6 +87,7 @@ def test_as_many_run_at_once_as_there_are_cores(start: Callable[..., Run], tmp_p
     assert max(saw) == 2
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_stops_the_others_and_fails_the_run_with_its_sentence(
     start: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_worker_that_is_killed_again_fails_the_run(start: Callable[..., Run]) 
         start(2, "if worker == 0: os.kill(os.getpid(), 9)")
 
 
+@pytest.mark.slow
 def test_an_interrupt_stops_every_worker_and_then_goes_on(start: Callable[..., Run], tmp_path: Path) -> None:
     script = "(folder / f'running-{worker}').write_text(str(os.getpid())); time.sleep(60)"
     threads = threading.active_count()

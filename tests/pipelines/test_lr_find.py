@@ -56,6 +56,7 @@ def test_the_dataset_is_the_newest_or_that_of_a_source_or_digest(
         assert digest in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_store_without_the_dataset_says_how_to_make_one(
     tiny_dataset: Path, store: DirectoryStore, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def test_a_network_is_explained_with_its_paper_and_what_to_do(name: str) -> None
         assert told in shown
 
 
+@pytest.mark.slow
 def test_programs_get_json(tmp_path: Path) -> None:
     listed = json.loads(retrain("models", "--json", folder=tmp_path).stdout)
     assert [one["name"] for one in listed] == list(ARCHITECTURES)
@@ -64,6 +65,7 @@ def test_an_unknown_name_is_a_users_mistake(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: unknown architecture 'resnt18'; did you mean 'resnet18'? (`retrain models`")
 
 
+@pytest.mark.slow
 def test_without_torch_the_named_networks_are_told_and_the_others_need_it(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(NO_TORCH)
     bare = {**os.environ, "PYTHONPATH": str(tmp_path)}

@@ -51,6 +51,7 @@ def seen(client: Kubeflow, experiment: str = "", store: str = "", limit: int = 1
     return look(client, experiment=experiment, store=store, model="", limit=limit)
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_take_few_requests(kubeflow: Kubeflow, kubeflow_server: FakeKubeflow) -> None:
     for number in range(10_000):
         run = {
@@ -69,6 +70,7 @@ def test_ten_thousand_runs_take_few_requests(kubeflow: Kubeflow, kubeflow_server
     assert kubeflow.requests == 7
 
 
+@pytest.mark.slow
 def test_even_where_other_pipelines_crowd_the_namespace(kubeflow: Kubeflow, kubeflow_server: FakeKubeflow) -> None:
     for number in range(1000):
         add(kubeflow_server, f"other{number}", number, "RUNNING", **OTHERS)

@@ -43,6 +43,7 @@ def test_one_section_places_plan_shards_and_ingest(tmp_path: Path) -> None:
     assert (tmp_path / "retrain.yaml").read_text().count("maxRetryCount: 7") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_has_requests_and_limits(step: str, tmp_path: Path) -> None:
     resources = compiled(tmp_path)[0][step]["resources"]
@@ -61,6 +62,7 @@ def test_only_training_asks_for_gpus_as_many_as_the_run_says(tmp_path: Path) -> 
     assert set(asked.values()) == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_every_step_runs_as_a_numeric_user_that_is_not_root_and_may_write_to_tmp(step: str, tmp_path: Path) -> None:
     pod = compiled(tmp_path)[1][step]
@@ -68,12 +70,14 @@ def test_every_step_runs_as_a_numeric_user_that_is_not_root_and_may_write_to_tmp
     assert {"volumeName": "tmp", "mountPath": "/tmp"} in pod["emptyDirMounts"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["train", "evaluate", "export"])
 def test_what_uses_torch_gets_shared_memory(step: str, tmp_path: Path) -> None:
     mounts = compiled(tmp_path)[1][step]["emptyDirMounts"]
     assert {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "1Gi"} in mounts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_credentials_come_by_reference_alone(step: str, tmp_path: Path) -> None:
     containers, pods = compiled(tmp_path)
@@ -88,6 +92,7 @@ def test_credentials_come_by_reference_alone(step: str, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cpu", "threads"), [("8", "8"), ("2.5", "2"), ("500m", "1"), ("3500m", "3")])
 def test_torch_has_as_many_threads_as_the_pod_has_cores(cpu: str, threads: str, tmp_path: Path) -> None:
     containers, _ = compiled(tmp_path, changed(tmp_path, f'[steps.train]\ncpu = "{cpu}"'))
@@ -99,6 +104,7 @@ def test_web_identity_needs_no_secret(tmp_path: Path) -> None:
     assert all("secretAsEnv" not in pod for pod in pods.values())
 
 
+@pytest.mark.slow
 def test_retries_wait_longer_each_time_and_attempts_end(tmp_path: Path) -> None:
     compile(tmp_path / "retrain.yaml")
     spec, platform = yaml.safe_load_all((tmp_path / "retrain.yaml").read_text())

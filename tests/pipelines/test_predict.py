@@ -24,6 +24,8 @@ from components.storage import DirectoryStore
 from pipelines.predict import predict, read_image
 from tests.samples import drawn_images
 
+pytestmark = pytest.mark.slow
+
 GREY = (28, 28, 1)
 
 

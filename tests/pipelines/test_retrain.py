@@ -153,6 +153,7 @@ def test_no_step_is_taken_from_kfps_cache(compiled: dict[str, Any]) -> None:
     assert options == groups | {interface.__name__.lower(): {} for interface in STEPS}  # {}: enableCache is false
 
 
+@pytest.mark.slow
 def test_compiling_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": f"UTC+{seed}", "LANG": "C"}
@@ -167,6 +168,7 @@ def test_the_committed_pipeline_is_current(tmp_path: Path) -> None:
     assert committed.read_text() == (tmp_path / "retrain.yaml").read_text(), "call `make docs`"
 
 
+@pytest.mark.slow
 def test_compiling_needs_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['torch'] = None; from pipelines.retrain import compile; from pathlib import Path; "

@@ -134,6 +134,7 @@ def test_following_gives_the_run_until_it_has_ended(kubeflow: Kubeflow, kubeflow
     assert ("RUNNING", "PENDING") in seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_server_that_fails_for_a_while_is_waited_for(
     status: int, kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
@@ -207,6 +208,7 @@ def test_a_run_that_takes_longer_than_the_timeout_goes_on(kubeflow: Kubeflow, ku
     assert kubeflow_server.runs[run_id]["state"] == "PENDING"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_about_to_start_is_cancelled_when_it_has(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
 ) -> None:

@@ -36,6 +36,7 @@ def write(folder: Path, text: str) -> None:
     (folder / "schedules.yaml").write_text(text)
 
 
+@pytest.mark.slow
 def test_plan_reads_like_a_difference(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
     write(tmp_path, NIGHTLY)
     applied = retrain("schedule", "apply", folder=tmp_path)
@@ -69,6 +70,7 @@ def test_plan_reads_like_a_difference(kubeflow_server: FakeKubeflow, tmp_path: P
     assert found[2]["recurring_runs"]
 
 
+@pytest.mark.slow
 def test_apply_says_what_it_did_and_then_that_nothing_is_left(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
     write(tmp_path, 'schedules: [{name: nightly, cron: "0 3 * * *"}]')
     done = json.loads(retrain("schedule", "apply", "--json", folder=tmp_path).stdout)["done"]
@@ -79,6 +81,7 @@ def test_apply_says_what_it_did_and_then_that_nothing_is_left(kubeflow_server: F
     assert retrain("schedule", "plan", folder=tmp_path).stdout == "1 unchanged\n"
 
 
+@pytest.mark.slow
 def test_pause_list_resume_and_trigger_by_hand(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
     write(tmp_path, 'schedules: [{name: nightly, cron: "0 3 * * *", enabled: true}]')
     retrain("schedule", "apply", folder=tmp_path)
@@ -99,6 +102,7 @@ def test_pause_list_resume_and_trigger_by_hand(kubeflow_server: FakeKubeflow, tm
     assert triggered.stdout == f"nightly: started run {run}\n"
 
 
+@pytest.mark.slow
 def test_next_tells_the_times_without_a_server(tmp_path: Path) -> None:
     write(tmp_path, 'schedules: [{name: leap, cron: "0 0 29 2 *"}, {name: off-duty, cron: "@daily", enabled: false}]')
     shown = retrain("schedule", "next", folder=tmp_path)
@@ -118,6 +122,7 @@ def test_next_tells_the_times_without_a_server(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "code", "sentence"),
     [

@@ -246,6 +246,7 @@ def test_what_ticked_just_now_is_not_deleted_before_its_run_must_have_shown_up(
     assert schedule_names(kubeflow_server, status="DISABLED") == ["nightly"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [True, False])
 def test_a_run_that_shows_up_late_keeps_its_recurring_run(
     late: bool, kubeflow: Kubeflow, kubeflow_server: Watched, tmp_path: Path
@@ -675,6 +676,7 @@ def test_each_namespace_has_schedules_of_its_own(tmp_path: Path) -> None:
 # How many requests
 
 
+@pytest.mark.slow
 def test_a_plan_of_500_schedules_takes_six_requests(
     kubeflow: Kubeflow, kubeflow_server: Watched, tmp_path: Path
 ) -> None:

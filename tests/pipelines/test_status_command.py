@@ -42,6 +42,7 @@ def test_status_as_json_has_runs_champion_and_schedules(
     assert (found["total"], found["schedules"], found["unreadable"]) == (1, [], None)
 
 
+@pytest.mark.slow
 def test_status_of_a_run_says_where_it_is_seen(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
     run_id = kubeflow_server.add_run(**MINE)["run_id"]
     shown = retrain("status", run_id, folder=tmp_path)

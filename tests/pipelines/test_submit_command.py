@@ -42,6 +42,7 @@ def test_submit_says_which_run_it_is_and_where_it_is_seen(kubeflow_server: FakeK
     assert len(kubeflow_server.log) <= 6
 
 
+@pytest.mark.slow
 def test_without_a_version_it_is_this_codes_which_upload_puts_there(
     kubeflow_server: FakeKubeflow, tmp_path: Path
 ) -> None:
@@ -57,6 +58,7 @@ def test_without_a_version_it_is_this_codes_which_upload_puts_there(
     assert version["name"].startswith("v0-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -80,6 +82,7 @@ def test_a_users_mistake_is_told_before_anything_is_sent(
     assert kubeflow_server.log == []
 
 
+@pytest.mark.slow
 def test_gpus_that_no_node_has_are_refused_unless_nodes_are_added_on_demand(
     kubeflow_server: FakeKubeflow, kubernetes_server: FakeKubernetes, tmp_path: Path
 ) -> None:

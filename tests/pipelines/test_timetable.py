@@ -79,6 +79,7 @@ def test_a_schedule_may_take_over_what_another_one_says(tmp_path: Path) -> None:
     assert timetable(tmp_path, text).schedule("b").parameters == {"epochs": 3, "seed": 2}
 
 
+@pytest.mark.slow
 def test_500_schedules_of_another_time_zone_are_read_at_once(tmp_path: Path) -> None:
     entries = [f"- {{name: s-{n}, cron: '{n % 60} 3 * * *', timezone: Europe/Paris}}" for n in range(500)]
     start = time.process_time()

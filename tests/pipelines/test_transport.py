@@ -143,6 +143,7 @@ def test_a_post_that_was_throttled_is_sent_again(kubeflow_server: FakeKubeflow, 
     assert post(connection)["display_name"] == "retrain"
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_for_a_pause_gets_it(kubeflow_server: FakeKubeflow, connection: Connection) -> None:
     kubeflow_server.fail(429)
     kubeflow_server.faults[0].reply.headers["Retry-After"] = "1"  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ from tests.servers.kfp import FakeKubeflow
 OTHER = replace(STOCK, region="eu-central-1")
 
 
+@pytest.mark.slow
 def test_a_version_is_named_after_the_code_and_the_content(tmp_path: Path) -> None:
     compile(tmp_path / "a.yaml", STOCK)
     compile(tmp_path / "b.yaml", STOCK)
@@ -34,6 +35,7 @@ def test_a_version_is_named_after_the_code_and_the_content(tmp_path: Path) -> No
         assert len(f"retrain-{name}") <= 63  # a DNS-1123 label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["database", "kubernetes"])
 def test_the_first_upload_takes_four_requests_and_the_same_again_two(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow, store: str
@@ -47,6 +49,7 @@ def test_the_first_upload_takes_four_requests_and_the_same_again_two(
     assert len(kubeflow_server.versions) == 1
 
 
+@pytest.mark.slow
 def test_another_content_is_another_version_of_the_same_pipeline(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
 ) -> None:
@@ -56,6 +59,7 @@ def test_another_content_is_another_version_of_the_same_pipeline(
     assert {row["name"] for row in kubeflow_server.versions.values()} == {first.name, second.name}
 
 
+@pytest.mark.slow
 def test_the_same_content_from_an_earlier_version_of_the_code_is_not_uploaded_again(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow
 ) -> None:
@@ -83,6 +87,7 @@ def test_of_several_uploads_at_once_one_arrives(kubeflow_server: FakeKubeflow) -
     assert [request.status for request in kubeflow_server.log].count(409) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_number", range(4))
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_an_upload_that_was_cut_off_anywhere_can_be_done_again(
@@ -99,6 +104,7 @@ def test_an_upload_that_was_cut_off_anywhere_can_be_done_again(
     assert (len(kubeflow_server.pipelines), len(kubeflow_server.versions)) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_pipeline_goes_into_the_namespace_or_where_all_see_it() -> None:
     with FakeKubeflow(multi_user=True) as server:
         server.tokens = {"t": "ci"}
@@ -114,6 +120,7 @@ def test_a_pipeline_goes_into_the_namespace_or_where_all_see_it() -> None:
         assert sorted(row["namespace"] for row in server.pipelines.values()) == ["", "team"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_name_the_ids_and_where_to_look(kubeflow_server: FakeKubeflow) -> None:
     result = CliRunner().invoke(command, ["--host", kubeflow_server.url])
     assert result.exit_code == 0, result.output
@@ -133,6 +140,7 @@ def test_the_page_of_a_version_is_behind_the_dashboard_where_there_is_one(kubefl
     assert up.url == f"https://kf.example.com/_/pipeline/?ns={page}"
 
 
+@pytest.mark.slow
 def test_the_command_prints_json(kubeflow_server: FakeKubeflow) -> None:
     result = CliRunner().invoke(command, ["--host", kubeflow_server.url, "--json"])
     printed = json.loads(result.output)
@@ -140,6 +148,7 @@ def test_the_command_prints_json(kubeflow_server: FakeKubeflow) -> None:
     assert printed["version_id"] in kubeflow_server.versions
 
 
+@pytest.mark.slow
 def test_custom_resources_have_the_same_name_and_specification_as_an_upload(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow, tmp_path: Path
 ) -> None:
@@ -157,6 +166,7 @@ def test_custom_resources_have_the_same_name_and_specification_as_an_upload(
     assert version["spec"]["platformSpec"] == uploaded["platform_spec"]
 
 
+@pytest.mark.slow
 def test_older_custom_resources_stay_beside_the_new(tmp_path: Path) -> None:
     write_custom_resources(tmp_path, STOCK, "")
     write_custom_resources(tmp_path, OTHER, "")
@@ -164,6 +174,7 @@ def test_older_custom_resources_stay_beside_the_new(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir())[0].name == "pipeline.yaml"  # applied first: the versions belong to it
 
 
+@pytest.mark.slow
 def test_custom_resources_need_no_server(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["--custom-resources", str(tmp_path / "gitops"), "--namespace", "team"])
     assert result.exit_code == 0, result.output

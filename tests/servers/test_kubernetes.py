@@ -173,6 +173,7 @@ def test_a_trainer_that_is_too_old_drops_what_it_does_not_know(
     assert refusal(trainjobs, trainjob()).startswith("404 ")
 
 
+@pytest.mark.slow
 def test_a_watch_tells_what_happens_since_a_version_and_ends(server: FakeKubernetes, api: client.ApiClient) -> None:
     core = client.CoreV1Api(api)
     server.add("configmaps", "before", "team")

@@ -18,6 +18,7 @@ def test_a_dataset_does_not_differ_from_itself(store: DirectoryStore, tmp_path: 
     assert not any(found.examples.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("records", [2**18, 3])
 def test_what_was_added_removed_relabelled_and_moved_is_counted_and_named(
     store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int

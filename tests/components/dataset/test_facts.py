@@ -43,6 +43,7 @@ def written(store: DirectoryStore, *tables: pa.Table) -> tuple[File, list[dict[s
     return file, [row for group in facts.read(store, file) for row in group.to_pylist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [1, 2, 5])
 def test_facts_are_read_as_they_were_written_in_the_order_of_their_hashes(store: DirectoryStore, runs: int) -> None:
     tables = [rows(1000, seed) for seed in range(runs)]
@@ -51,6 +52,7 @@ def test_facts_are_read_as_they_were_written_in_the_order_of_their_hashes(store:
     assert found == sorted(expected, key=lambda row: row["sha256"])
 
 
+@pytest.mark.slow
 def test_runs_in_another_order_give_the_same_file(store: DirectoryStore) -> None:
     tables = [rows(1000, seed) for seed in range(3)]
     assert written(store, *tables)[0] == written(store, *tables[::-1])[0]
@@ -77,6 +79,7 @@ def test_without_facts_there_is_no_file(store: DirectoryStore, tmp_path: Path) -
     assert list(store.keys("")) == []
 
 
+@pytest.mark.slow
 def test_many_facts_are_read_in_groups(store: DirectoryStore) -> None:
     table = rows(facts.GROUP_ROWS + 10)
     file, found = written(store, table)

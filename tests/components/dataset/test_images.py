@@ -114,6 +114,7 @@ def test_grey_is_one_channel_and_all_else_is_three() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     ("kind", "options"),
@@ -196,6 +197,7 @@ def test_an_image_of_any_shape_is_fitted(shape: tuple[int, int]) -> None:
             assert fit(content, wanted).shape == wanted
 
 
+@pytest.mark.slow
 def test_fitting_a_large_jpeg_scaled_looks_like_fitting_all_of_it() -> None:
     pixels = picture(1600, 1200)
     small = fit(simplejpeg.encode_jpeg(pixels, 95), (64, 64, 3)).astype(int)
@@ -497,6 +499,7 @@ FUZZ = settings(
 )
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.binary(max_size=300), MAGIC)
 def test_any_bytes_are_an_image_or_a_bad_one(content: bytes, magic: bytes) -> None:
@@ -504,6 +507,7 @@ def test_any_bytes_are_an_image_or_a_bad_one(content: bytes, magic: bytes) -> No
     check_any(magic + content)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.sampled_from(sorted(KINDS)), st.data())
 def test_a_mutated_file_is_an_image_or_a_bad_one(kind: str, data: st.DataObject) -> None:

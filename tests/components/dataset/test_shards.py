@@ -122,6 +122,7 @@ def test_files_are_read_as_they_were_written(store: DirectoryStore, count: int) 
     assert numbers.dtype == np.int64
 
 
+@pytest.mark.slow
 def test_large_files_are_read_as_they_were_written(store: DirectoryStore) -> None:
     contents = [RANDOM.bytes(size) for size in (10, GROUP_BYTES + 1, 20, GROUP_BYTES - 5, 3 * GROUP_BYTES, 30)]
     shard = write_shard(store, "train", contents, ["cat"] * 6, None)

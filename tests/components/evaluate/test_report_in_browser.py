@@ -11,6 +11,7 @@ from tests.components.evaluate.test_report import HOSTILE
 pytestmark = [pytest.mark.chromium, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "height", "dark"), [(1200, 2000, False), (1200, 2000, True), (390, 3600, False)])
 def test_the_report_renders_without_a_message_on_the_console(
     tmp_path: Path, width: int, height: int, dark: bool
@@ -24,6 +25,7 @@ def test_the_report_renders_without_a_message_on_the_console(
     assert len(np.unique(pixels)) > 100  # text, lines and pictures, not an empty page
 
 
+@pytest.mark.slow
 def test_a_script_that_fails_is_noticed(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<script>throw new Error('seen')</script>")
@@ -31,6 +33,7 @@ def test_a_script_that_fails_is_noticed(tmp_path: Path) -> None:
     assert "seen" in message
 
 
+@pytest.mark.slow
 def test_whatever_slipped_into_the_page_would_be_refused_by_its_policy(tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     slipped = "<script>alert(1)</script><img src='http://evil.example/x'><p onclick='alert(2)'>"

@@ -65,6 +65,7 @@ def step(tiny_dataset: Path, tiny_model: Path, store: DirectoryStore, tmp_path: 
     )
 
 
+@pytest.mark.slow
 def test_an_accepted_model_is_published_whole_and_becomes_champion(step: Export, store: DirectoryStore) -> None:
     export(step)
     version = champion(store, "mnist")
@@ -79,6 +80,7 @@ def test_an_accepted_model_is_published_whole_and_becomes_champion(step: Export,
     assert version.facts["classes"] == [str(digit) for digit in range(10)]
 
 
+@pytest.mark.slow
 def test_the_outputs_say_what_was_published_and_where(step: Export, store: DirectoryStore) -> None:
     metadata = export(step)
     release = json.loads(step.release.read_text())
@@ -108,6 +110,7 @@ def test_exporting_again_gives_the_same_version(step: Export, store: DirectorySt
     assert len(list(versions(store, "mnist"))) == 1
 
 
+@pytest.mark.slow
 def test_a_rejected_model_is_published_and_not_promoted(step: Export, store: DirectoryStore) -> None:
     change_verdict(step, accepted=False, reasons=("The test accuracy of 90 % is below min_accuracy, 95 %.",))
     export(step)
@@ -120,6 +123,7 @@ def test_a_rejected_model_is_published_and_not_promoted(step: Export, store: Dir
     assert "is below min_accuracy" in step.summary.read_text()
 
 
+@pytest.mark.slow
 def test_an_onnx_model_that_answers_otherwise_is_not_published(step: Export, store: DirectoryStore) -> None:
     classifier, config = artifact.load(step.model)
     with torch.no_grad():

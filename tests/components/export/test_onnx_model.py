@@ -14,6 +14,8 @@ from components.export.parity import compare, open_session, require_parity
 from components.models.artifact import Classifier, ModelConfig, build
 from components.step import StepError
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("zéro", "one", "two")
 
 
@@ -66,7 +68,6 @@ def test_a_batch_of_any_size_is_answered_like_pytorch(model: bytes, count: int) 
     assert labels.tolist() == [CLASSES[index] for index in expected.argmax(axis=1)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -67,6 +67,7 @@ def test_copies_within_a_split_stay_and_are_counted(store: DirectoryStore, tmp_p
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("original", "copy", "stays"),
     [("test", "train", "test"), ("validation", "train", "validation"), ("test", "validation", "test")],

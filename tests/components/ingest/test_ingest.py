@@ -179,6 +179,7 @@ def test_the_real_mnist_is_what_it_is_everywhere(mnist: Ingested) -> None:
 # The same for everybody
 
 
+@pytest.mark.slow
 def test_one_worker_and_eight_make_the_same_dataset(
     tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_another_order_of_the_source_gives_the_same_digest(
     assert make(idx_folder, store, tmp_path / "again").digest == first.digest
 
 
+@pytest.mark.slow
 def test_other_names_and_other_chunks_give_the_same_digest(
     tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +262,7 @@ def test_two_chunks_with_the_same_images_are_counted_twice(
     assert sum(map(len, hashes(store, manifest).values())) == 15
 
 
+@pytest.mark.slow
 def test_in_s3_it_is_the_same_dataset(any_store: Store, store: DirectoryStore, tmp_path: Path) -> None:
     source = plant(tmp_path / "source", split_classes() | {"train/cat/bad.png": b""})
     here = make(source, store, tmp_path / "here", "damaged=1")
@@ -420,6 +423,7 @@ def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 # What becomes of it when files are lost, when it is interrupted, or not alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shards", "facts", "manifest"])
 def test_a_dataset_that_lost_a_file_is_made_whole_again(
     idx_folder: Path, store: DirectoryStore, tmp_path: Path, kind: str
@@ -465,6 +469,7 @@ def test_a_commit_that_is_killed_at_any_moment_leaves_a_whole_dataset_or_none(tm
     assert {0, 1} == set(found)
 
 
+@pytest.mark.slow
 def test_two_commits_at_once_make_one_dataset(tmp_path: Path, store: DirectoryStore) -> None:
     plan = prepare(plant(tmp_path / "source", classes()), store, tmp_path)
     folders = [tmp_path / name for name in ("one", "two")]

@@ -66,6 +66,7 @@ def test_without_images_nothing_looks_alike(tmp_path: Path) -> None:
     assert find(tmp_path, images()) == Likeness(examples={"near_duplicates": [], "near_leaks": []})
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     # Few bits of few bytes, so that there is much that is near.

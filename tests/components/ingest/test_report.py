@@ -162,6 +162,7 @@ def test_tables_and_pictures_say_what_they_are_to_those_who_do_not_see_them(
     assert found.named("html") == [{"lang": "en"}]
 
 
+@pytest.mark.slow
 @pytest.mark.chromium
 @pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False)])

@@ -108,6 +108,7 @@ def test_workers_change_neither_order_nor_crops(store: DirectoryStore) -> None:
         assert all(torch.equal(labels, same[0][1]) for _, labels in same)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", range(6))
 def test_an_epoch_goes_on_where_it_was_broken_off(store: DirectoryStore, kind: str, memory: str, start: int) -> None:
     manifest, shape = make(store, kind)
@@ -133,6 +134,7 @@ def test_what_is_passed_over_is_not_decoded(store: DirectoryStore, monkeypatch: 
     assert sorted(decoded) == sorted(flat(listed))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4),
@@ -192,6 +194,7 @@ def test_excluded_rows_are_never_seen(store: DirectoryStore, kind: str, memory: 
     assert sorted(flat(numbers(found.epoch(0)))) == sorted({*range(40)} - {0, 7, 8, 28})
 
 
+@pytest.mark.slow
 def test_epochs_and_seeds_differ(store: DirectoryStore, kind: str, memory: str) -> None:
     listed = [numbers(training(store, kind, seed=seed).epoch(epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len({str(each) for each in listed}) == 4
@@ -283,6 +286,7 @@ def test_an_image_that_cannot_be_decoded_names_its_shard(store: DirectoryStore) 
             list(TrainingBatches(store, samples.manifest([shard], SHAPE), shape, 8, 0, UNCHANGED).epoch(0))
 
 
+@pytest.mark.slow
 def test_waiting_is_measured(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     found = training(store, "cropped")
     read = Stream._read
@@ -303,6 +307,7 @@ def test_waiting_is_measured(store: DirectoryStore, monkeypatch: pytest.MonkeyPa
     assert found.waited_seconds - before < 0.5 + 0.4
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_left_leaves_no_thread(store: DirectoryStore, kind: str, memory: str) -> None:
     before = set(threading.enumerate())
     for _ in training(store, kind).epoch(0):
@@ -335,6 +340,7 @@ def test_an_epoch_from_s3_is_that_from_a_directory(
     assert len(list((tmp_path / "retrain" / "shards").glob("*.parquet"))) == len(SIZES)
 
 
+@pytest.mark.slow
 def test_a_cache_with_room_for_two_windows_suffices(
     remote: S3Store,
     tmp_path: Path,

@@ -263,6 +263,7 @@ def start_mapping(shards: list[Shard], store: Store, folder: Path, times: int) -
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_closing_ends_a_fetch_and_removes_it(
     remote: S3Store, faulty: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def close(one: NDArray[np.uint8], other: NDArray[np.uint8], mean: float, most: i
     assert difference.max() <= most
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_a_crop_of_a_png_is_that_of_torchvision(seed: int) -> None:
     pixels, drawn = photo(), drawn_for(seed)
@@ -84,6 +85,7 @@ def test_a_crop_of_a_png_is_that_of_torchvision(seed: int) -> None:
     close(crop(by_pillow(pixels, "PNG"), drawn), expected.permute(1, 2, 0).numpy(), 0.5, most=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411"])
 @pytest.mark.parametrize("seed", range(10))
 def test_a_crop_of_a_jpeg_that_is_decoded_in_part_is_that_of_the_whole(seed: int, subsampling: str) -> None:
@@ -93,6 +95,7 @@ def test_a_crop_of_a_jpeg_that_is_decoded_in_part_is_that_of_the_whole(seed: int
     np.testing.assert_array_equal(crop(content, drawn, shape), crop(whole, drawn, shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("size", [(768, 1024), (301, 333), (1537, 2049)])
 def test_a_crop_of_a_jpeg_that_is_scaled_while_it_is_decoded_is_nearly_the_same(
@@ -102,6 +105,7 @@ def test_a_crop_of_a_jpeg_that_is_scaled_while_it_is_decoded_is_nearly_the_same(
     close(crop(jpeg(pixels), drawn, (64, 64, 3)), crop(by_pillow(pixels, "PNG"), drawn, (64, 64, 3)), 3)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(40, 300), st.integers(40, 300), st.sampled_from([1, 3]))
 def test_what_is_kept_is_what_would_be_decoded(
@@ -123,6 +127,7 @@ def test_no_more_is_kept_than_there_is_room_for() -> None:
     assert sum(kept.pixels.nbytes for kept in crops._kept.values() if kept.pixels is not None) == 90_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_crops_are_upright(orientation: int, kind: str) -> None:
@@ -216,6 +221,7 @@ thread.join()
 """
 
 
+@pytest.mark.slow
 def test_a_thread_that_makes_crops_starts_no_others(tmp_path: Path) -> None:
     (tmp_path / "photo").write_bytes(jpeg(photo(1200, 1600)))
     command = [sys.executable, "-c", COUNT_THREADS, str(tmp_path / "photo")]

@@ -37,6 +37,7 @@ def logits(config: ModelConfig) -> torch.Tensor:
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "shape", "told"),
     [
@@ -116,6 +117,7 @@ def test_options_and_channels_that_a_network_does_not_take_are_refused() -> None
         build(describe("squeezenet", 32, 32, 4))
 
 
+@pytest.mark.slow
 def test_what_is_no_classifier_or_too_large_to_export_is_refused() -> None:
     told = "timm/csatv2 gives no logits for images of 32x32 with 1 channels, nor at its own 512x512"
     with pytest.warns(UserWarning, match="designed for 3-channel"), pytest.raises(UserError, match=told):
@@ -144,6 +146,7 @@ def test_a_size_that_the_network_does_not_take_cannot_be_asked_for() -> None:
         fitted_side("lenet5", None, None, image_size=30)
 
 
+@pytest.mark.slow
 def test_lenet5_waits_for_no_library_of_networks() -> None:
     code = (
         "import sys; from components.models.artifact import build; "

@@ -24,6 +24,7 @@ def make(name: str) -> nn.Module:
 FOREIGN = ["torchvision/resnet18", "torchvision/vgg11_bn", "torchvision/vit_b_16", "torchvision/swin_t"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ARCHITECTURES, *FOREIGN, "timm/caformer_s18", "timm/rdnet_tiny"])
 def test_every_parameter_is_in_one_stage_and_the_head_in_the_last(name: str) -> None:
     network = make(name)

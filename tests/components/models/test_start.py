@@ -83,6 +83,7 @@ def test_each_row_of_the_head_follows_its_class(
     assert torch.equal(classifier.network.get_parameter("output.weight")[1], untouched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet18", "squeezenet", "nasnet_mobile", "torchvision/regnet_y_400mf"])
 def test_classes_come_and_go_in_networks_of_every_library(
     architecture: str, store: DirectoryStore, crown: Callable[[ModelConfig], Classifier]
@@ -138,6 +139,7 @@ def put(store: DirectoryStore, network: torch.nn.Module, name: str, tmp_path: Pa
     store.write(f"pretrained/{name}.safetensors", tmp_path / "published.safetensors")
 
 
+@pytest.mark.slow
 def test_timm_s_weights_are_taken_from_the_store_and_the_head_stays_fresh(
     store: DirectoryStore, tmp_path: Path
 ) -> None:
@@ -165,6 +167,7 @@ def test_grey_images_get_the_sum_of_the_colours_in_the_first_layer(store: Direct
     assert torch.allclose(first, published.get_parameter("conv1.0.weight").sum(1, keepdim=True), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_as_many_classes_keep_the_head(store: DirectoryStore, tmp_path: Path) -> None:
     config = replace(describe("resnet18", 32, 32, 3), classes=tuple(map(str, range(1000))))
     published = timm.create_model("resnet18", num_classes=1000)
@@ -183,6 +186,7 @@ def test_torchvision_s_weights_are_taken_without_their_auxiliary_heads(store: Di
     assert torch.equal(classifier.network.get_parameter("conv1.conv.weight"), published.conv1.conv.weight)
 
 
+@pytest.mark.slow
 def test_timm_s_cache_serves_where_the_store_has_nothing(
     store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +237,7 @@ def test_no_weights_here_is_one_sentence_that_names_the_command(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["resnet18", "squeezenet", "timm/dla34"])
 def test_weights_of_another_network_are_refused(architecture: str, store: DirectoryStore, tmp_path: Path) -> None:
     put(store, torch.nn.Linear(3, 4), architecture, tmp_path)
@@ -243,6 +248,7 @@ def test_weights_of_another_network_are_refused(architecture: str, store: Direct
     assert torch.equal(logits(classifier, config), logits(fresh(config), config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"\x80\x02a pickle", json.dumps({"a": 1}).encode() * 10])
 def test_what_is_no_safetensors_file_is_refused_unread(content: bytes, store: DirectoryStore) -> None:
     store.write("pretrained/resnet18.safetensors", content)

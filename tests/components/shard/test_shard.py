@@ -182,6 +182,7 @@ def test_the_images_of_other_kinds_are_written_as_png(tmp_path: Path, store: Dir
 # What it turns away
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_goes_into_quarantine_and_the_rest_goes_on(tree: Path, store: DirectoryStore) -> None:
     whole = jpeg(300, 300)
     (tree / "cat" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
@@ -289,6 +290,7 @@ def test_a_parent_that_is_gone_is_named(tree: Path, store: DirectoryStore) -> No
 # Many workers, and again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 3, 8])
 def test_any_number_of_workers_writes_the_same(tree: Path, tmp_path: Path, workers: int) -> None:
     stores = [DirectoryStore(tmp_path / name) for name in ("one", "many")]
@@ -314,6 +316,7 @@ def test_chunks_that_are_done_are_passed_over(
     assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost", ["datasets/shards/", "datasets/facts/", "ingest/quarantine/", f"ingest/{DIGEST}/parts/"]
 )
@@ -352,6 +355,7 @@ def test_a_worker_that_is_killed_at_any_moment_writes_the_same_when_it_starts_ag
     assert killed > 1
 
 
+@pytest.mark.slow
 def test_two_workers_at_the_same_chunks_write_the_same(tree: Path, tmp_path: Path) -> None:
     stores = [DirectoryStore(tmp_path / name) for name in ("alone", "together")]
     for store in stores:
@@ -362,6 +366,7 @@ def test_two_workers_at_the_same_chunks_write_the_same(tree: Path, tmp_path: Pat
     assert contents(stores[0].uri) == contents(stores[1].uri)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_that_is_ended_leaves_nothing_half_written(
     tree: Path, tmp_path: Path, store: DirectoryStore, number: signal.Signals

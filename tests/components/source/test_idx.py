@@ -50,6 +50,7 @@ def test_every_image_has_a_name_of_its_own(idx_folder: Path) -> None:
     assert len(set(names)) == 800
 
 
+@pytest.mark.slow
 def test_gzipped_files_are_as_good_as_plain_ones_and_s3_as_good_as_a_directory(
     idx_folder: Path, any_store: Store, tmp_path: Path
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_wrong_magic_number_is_shown_with_the_right_one(idx_folder: Path, name
     assert f"{name} has the magic number {magic}, not {wanted}" in refusal(idx_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -217,6 +219,7 @@ def test_a_gzipped_file_that_goes_on_after_its_values_is_refused(tmp_path: Path)
     assert f"{LABELS}.gz is too long: it has 609 bytes, not the 608 of 600 values" in refusal(folder)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_files_with_any_bytes_changed_are_read_or_refused(

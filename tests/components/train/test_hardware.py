@@ -44,6 +44,7 @@ def test_on_processors_the_batch_grows_with_the_processes_unless_a_network_has_i
     assert choices["notes"] == [f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on cpu"]
 
 
+@pytest.mark.slow
 def test_the_rate_of_sgd_grows_with_the_batch_that_of_others_with_its_root(manifest: Manifest) -> None:
     rates = {
         (optimizer, size): chosen(manifest, architecture="resnet18", batch_size=size, recipe=f"optimizer={optimizer}")[

@@ -264,6 +264,7 @@ def bucket() -> S3Store:
     return made
 
 
+@pytest.mark.slow
 def test_what_a_store_missed_it_gets_when_it_is_back(faulty: FaultyS3, capsys: Any) -> None:
     store = bucket()
     faulty.fail(403, "AccessDenied", times=10**9)
@@ -281,6 +282,7 @@ def test_what_a_store_missed_it_gets_when_it_is_back(faulty: FaultyS3, capsys: A
     assert "AccessDenied" in out
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_not_waited_for_long(
     faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -188,6 +188,7 @@ def test_processes_do_not_outlive_the_one_that_started_them(of_pixels: Make) -> 
         process.kill()
 
 
+@pytest.mark.slow
 def test_gpus_that_are_not_there_are_missed_before_any_process_starts(tmp_path: Path) -> None:
     paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics", "curves")]
     command = [sys.executable, "-m", "components.train", *paths, "--gpus=2"]

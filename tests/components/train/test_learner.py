@@ -39,6 +39,7 @@ def weights(learner: Learner) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in learner.classifier.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "recipe", ["", "optimizer=sgd schedule=cosine", "optimizer=lamb", "precision=bf16", "ema=0.5", "clip=1"]
 )

@@ -14,6 +14,7 @@ from tests.components.train.test_live import HOSTILE
 pytestmark = [pytest.mark.chromium, pytest.mark.skipif(CHROMIUM is None, reason=MISSING)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("state", "width", "dark"), [("running", 1200, False), ("failed", 1200, True), ("finished", 390, False)]
 )

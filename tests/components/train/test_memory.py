@@ -2,6 +2,8 @@ import platform
 import subprocess
 import sys
 
+import pytest
+
 BATCHES = """
 import resource, torch
 from components.train.memory import keep_freed_memory
@@ -17,6 +19,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_serves_the_next_batch_without_page_faults() -> None:
     ended = subprocess.run([sys.executable, "-c", BATCHES], capture_output=True, text=True, check=True, timeout=60)
     kept, faults = ended.stdout.split()

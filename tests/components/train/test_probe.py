@@ -127,6 +127,7 @@ def broken(network: nn.Module) -> Callable[[Tensor], Tensor]:
     return through
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "wanted", "chosen", "told"),
     [

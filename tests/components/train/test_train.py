@@ -53,6 +53,7 @@ def weights(step: Train) -> bytes:
     return (step.model / "weights.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_training_learns_what_its_dataset_shows(tiny_step: Callable[..., Train]) -> None:
     learnt = tiny_step(epochs=6, batch_size=16)
     train(learnt)
@@ -100,6 +101,7 @@ def test_the_validation_split_alone_steers(tiny_step: Callable[..., Train]) -> N
     assert config.training["validation_accuracy"] == pytest.approx((predicted == labels).mean())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_others(tiny_step: Callable[..., Train]) -> None:
     first, again, other = tiny_step("1"), tiny_step("2"), tiny_step("3", seed=1)
     for each in (first, again, other):
@@ -115,6 +117,7 @@ def tree_step(store: DirectoryStore, tmp_path: Path) -> Callable[..., Train]:
     return lambda out="out", **options: step(dataset, store, tmp_path / out, **options)
 
 
+@pytest.mark.slow
 def test_image_files_are_fitted_to_what_the_network_is_made_for(tree_step: Callable[..., Train]) -> None:
     learnt = tree_step(epochs=12, batch_size=16)
     train(learnt)
@@ -126,6 +129,7 @@ def test_image_files_are_fitted_to_what_the_network_is_made_for(tree_step: Calla
     assert judge(classifier, test)[1] >= 0.7
 
 
+@pytest.mark.slow
 def test_image_files_give_the_same_weights_for_the_same_seed(tree_step: Callable[..., Train]) -> None:
     first, again = tree_step("1"), tree_step("2")
     for each in (first, again):
@@ -164,6 +168,7 @@ def test_options_reach_the_network(tiny_step: Callable[..., Train]) -> None:
     assert sum(parameter.numel() for parameter in classifier.parameters()) == 60_592
 
 
+@pytest.mark.slow
 def test_a_batch_may_hold_more_than_the_dataset(tiny_step: Callable[..., Train]) -> None:
     trained = tiny_step(batch_size=100_000)
     train(trained)
@@ -283,6 +288,7 @@ def test_a_batch_that_the_memory_does_not_hold_is_one_sentence(
     assert not large.model.parent.exists()
 
 
+@pytest.mark.slow
 def test_a_gpu_that_was_asked_for_and_is_not_there_fails_at_once(tmp_path: Path) -> None:
     paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics", "curves")]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

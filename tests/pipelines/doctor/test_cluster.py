@@ -172,6 +172,7 @@ def test_a_context_that_does_not_exist_fails(kubeflow: Kubeflow) -> None:
     assert "'elsewhere'" in found["kubernetes"].seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "verb"), [(right, verb) for right, verbs in RIGHTS.items() for verb in verbs])
 def test_every_right_that_is_missing_is_named(
     right: tuple[str, str], verb: str, kubeflow: Kubeflow, kubernetes_server: FakeKubernetes
@@ -224,6 +225,7 @@ def test_with_web_identity_no_secret_is_needed(kubeflow: Kubeflow, kubernetes_se
     assert bad(look(kubeflow, needs)) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("right", "finding"),
     [

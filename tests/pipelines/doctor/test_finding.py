@@ -24,6 +24,7 @@ def slow(name: str, seconds: float) -> Check:
     return Check(name, look)
 
 
+@pytest.mark.slow
 def test_checks_run_at_once_and_their_findings_keep_their_order() -> None:
     started = time.monotonic()
     found = examine([slow("first", 0.4), slow("second", 0.0), slow("third", 0.4)], seconds=10)

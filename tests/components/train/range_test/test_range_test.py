@@ -54,6 +54,7 @@ def test_its_suggestion_trains_well_and_thirty_times_as_much_does_not(make: Make
     assert accuracy(30 * rate) <= 0.5
 
 
+@pytest.mark.slow
 def test_the_learning_rate_rises_from_the_lowest_to_the_highest(make: Make) -> None:
     said = found(make())
     assert said["rates"] == pytest.approx(np.geomspace(LOWEST, HIGHEST, BATCHES))
@@ -64,6 +65,7 @@ def test_the_learning_rate_rises_from_the_lowest_to_the_highest(make: Make) -> N
     assert said["reason"]
 
 
+@pytest.mark.slow
 def test_nothing_is_left_but_what_was_found(make: Make, store: DirectoryStore) -> None:
     step = make()
     before = list(store.keys(""))
@@ -73,17 +75,20 @@ def test_nothing_is_left_but_what_was_found(make: Make, store: DirectoryStore) -
     assert list(store.keys("")) == before
 
 
+@pytest.mark.slow
 def test_the_same_seed_finds_the_same(make: Make) -> None:
     first, again, other = found(make("1")), found(make("2")), found(make("3", seed=1))
     assert first == again
     assert first != other
 
 
+@pytest.mark.slow
 def test_images_are_mixed_where_the_recipe_says_so(make: Make) -> None:
     plain, mixed = found(make("plain")), found(make("mixed", recipe="mixup=1.0"))
     assert min(mixed["losses"]) > min(plain["losses"]) + 0.1, "nobody can tell what was blended how"
 
 
+@pytest.mark.slow
 def test_it_ends_when_the_loss_ceases_to_be_a_number(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HIGHEST", 1e12)
     said = found(make(recipe="optimizer=sgd"))
@@ -104,6 +109,7 @@ def test_a_loss_that_is_no_number_at_once_is_said_to_be_no_matter_of_the_learnin
     assert not step.metrics.exists()
 
 
+@pytest.mark.slow
 def test_a_network_that_learns_nothing_has_no_learning_rate(make: Make) -> None:
     step = make(recipe="optimizer=sgd momentum=0", activation="sigmoid")
     with pytest.raises(StepError, match="the loss does not fall at any learning rate"):

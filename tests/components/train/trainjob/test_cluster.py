@@ -58,6 +58,7 @@ def test_an_account_that_is_not_known_any_more_is_told(secured: FakeKubernetes, 
         here.call("GET", here.path("pods", MAIN))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_what_may_pass_is_waited_for(status: int, secured: FakeKubernetes, here: Cluster) -> None:
     secured.fail(status, times=3)

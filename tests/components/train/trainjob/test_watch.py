@@ -51,6 +51,7 @@ def test_what_is_added_changed_and_removed_is_known(server: FakeKubernetes, watc
     until(lambda: names(watch) == {"a"})
 
 
+@pytest.mark.slow
 def test_what_happens_while_the_connection_is_broken_is_known_too(server: FakeKubernetes, watch: Watch) -> None:
     add(server, "a")
     until(lambda: names(watch) == {"a"})
@@ -61,6 +62,7 @@ def test_what_happens_while_the_connection_is_broken_is_known_too(server: FakeKu
     until(lambda: names(watch) == {"b"})
 
 
+@pytest.mark.slow
 def test_a_watch_that_expires_while_it_lasts_lists_anew(server: FakeKubernetes, watch: Watch) -> None:
     add(server, "a")
     server.forget()
