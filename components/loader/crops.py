@@ -202,6 +202,6 @@ def _resize(part: Pixels, out: Pixels) -> None:
 
 
 def _mirror(image: Pixels) -> None:
-    """Swaps left and right. Tensor.flip is no faster, and would start threads of its own in each of ours."""
+    """Swaps left and right; Tensor.flip is no faster."""
     pixels = image.view(np.dtype((np.void, image.shape[2])))
     pixels[:] = pixels[:, ::-1]

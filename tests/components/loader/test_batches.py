@@ -120,6 +120,28 @@ def test_an_epoch_goes_on_where_it_was_broken_off(store: DirectoryStore, kind: s
         assert torch.equal(labels, expected_labels)
 
 
+def test_threads_that_decode_divide_nothing_among_others_and_their_caller_keeps_its_own(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = training(store, "cropped")
+    threads: set[int] = set()
+    crop = found._crops.crop
+
+    def note(content: memoryview, out: NDArray[np.uint8], drawn: list[float], number: int) -> None:
+        threads.add(torch.get_num_threads())
+        crop(content, out, drawn, number)
+
+    monkeypatch.setattr(found._crops, "crop", note)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        list(found.epoch(0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == {1}
+
+
 def test_what_is_passed_over_is_not_decoded(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     found = training(store, "cropped")
     decoded: list[int] = []

@@ -2,10 +2,6 @@
 
 import io
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,27 +200,3 @@ def test_what_cannot_be_decoded_is_refused() -> None:
     for content in (b"", b"GIF89a", jpeg(photo())[:100], by_pillow(photo(), "PNG")[:100]):
         with pytest.raises(BadImage):
             crop(content, drawn_for(0))
-
-
-COUNT_THREADS = """
-import os, sys, threading
-from pathlib import Path
-from tests.components.loader.test_crops import crop, fixed
-content = Path(sys.argv[1]).read_bytes()
-before = len(os.listdir("/proc/self/task"))
-def work():
-    crop(content, fixed(0.9, mirrored=True), (224, 224, 3))
-    print(len(os.listdir("/proc/self/task")) - before)
-thread = threading.Thread(target=work)
-thread.start()
-thread.join()
-"""
-
-
-@pytest.mark.slow
-def test_a_thread_that_makes_crops_starts_no_others(tmp_path: Path) -> None:
-    (tmp_path / "photo").write_bytes(jpeg(photo(1200, 1600)))
-    command = [sys.executable, "-c", COUNT_THREADS, str(tmp_path / "photo")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "4"}
-    ended = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert ended.stdout == "1\n"
