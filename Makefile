@@ -14,8 +14,8 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 run: setup  ## Train, judge, export and register the real MNIST through the compiled pipeline.
 	$(BIN)/retrain run
 
-test: setup  ## Run all the tests.
-	$(BIN)/python -m pytest
+test: test-unit  ## Run all the tests: the quick ones, then the slow ones one after another.
+	$(BIN)/python -m pytest -m slow
 
 test-unit: setup  ## Run the quick tests, a process on each core.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto

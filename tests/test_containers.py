@@ -43,6 +43,7 @@ def built() -> bool:
 
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.containers,
     pytest.mark.skipif(
         "RETRAIN_NO_SKIPS" not in os.environ and not built(),
