@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from components.dataset import images, quarantine
@@ -21,7 +20,10 @@ from components.dataset.manifest import SPLITS, Shard
 from components.ingest.checks import bound, percent
 from components.ingest.findings import Findings
 from components.ingest.limits import LIMITS
+from components.page import template
 from components.storage import NotFound, Store
+
+PAGE = Path(__file__).with_name("report.html")
 
 CLASSES = 60
 """Classes that are shown; of more, the largest and the smallest."""
@@ -73,15 +75,8 @@ class Rejected:
 
 def render(store: Store, findings: Findings, refused: str, reused: bool) -> str:
     """The page; `refused` says why there is no dataset. Whatever comes from outside, such as a name, is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     balance = findings.balance
-    return environment.get_template("report.html").render(
+    return template(PAGE).render(
         outcome="refused" if refused else "reused" if reused else "published",
         refused=refused,
         findings=findings,
