@@ -7,7 +7,6 @@ import hashlib
 import mmap
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from components.cache_folder import cache_folder
 from components.dataset.manifest import Shard
 from components.dataset.shards import check, gone
 from components.step import StepError
@@ -53,7 +53,7 @@ class Cache:
         self._closed = threading.Event()
         atexit.register(self.close)
         if not isinstance(store, DirectoryStore):
-            self.folder = folder or _default_folder()
+            self.folder = folder or cache_folder("shards", "fetched shards need room")
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 for part in self.folder.glob("*.part"):
@@ -248,17 +248,3 @@ def _remove_unused(path: Path) -> bool:
             return False
         path.unlink()
     return True
-
-
-def _default_folder() -> Path:
-    """In $XDG_CACHE_HOME or ~/.cache where that can be written, or else in the temporary folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/nonexistent"), ".cache"))
-    temporary = Path(tempfile.gettempdir())
-    for folder in (home / "retrain" / "shards", temporary / f"retrain-{os.getuid()}" / "shards"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
-            continue
-    raise StepError(f"shards need a folder to be fetched to, and neither {home} nor {temporary} can be written to")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from components.storage import Object, Store
+from components.storage import Object, Seekable, Store
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -97,28 +97,14 @@ def open_ahead(store: Store, found: Object) -> BinaryIO:
     return io.BufferedReader(Blocks(store, found), 2**16)
 
 
-class Blocks(io.RawIOBase):
+class Blocks(Seekable):
     """The same without a buffer."""
 
     def __init__(self, store: Store, found: Object) -> None:
-        self.store, self.found, self.position = store, found, 0
+        super().__init__(found)
+        self.store = store
         self.pool = ThreadPoolExecutor(1 + BLOCKS)
         self.blocks: dict[int, Future[bytes]] = {}
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.found.size}[whence]
-        if self.position < 0:
-            raise ValueError(f"negative position {self.position}")
-        return self.position
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         if self.position >= self.found.size:

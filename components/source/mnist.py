@@ -7,17 +7,16 @@ come from any mirror, because each file is known by the SHA-256 of its content; 
 import fcntl
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from components.cache_folder import cache_folder
 from components.source.download import Unusable, complete
 from components.step import StepError
 from components.storage import aside
@@ -53,17 +52,8 @@ def npm_registry() -> str:
 
 
 def cache() -> Path:
-    """A folder that can be written and that lasts: in $XDG_CACHE_HOME or ~/.cache, or else in the temporary folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/nonexistent"), ".cache"))
-    temporary = Path(tempfile.gettempdir())
-    for folder in (home / "retrain" / "mnist", temporary / f"retrain-{os.getuid()}" / "mnist"):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
-            continue
-    raise StepError(f"MNIST needs 66 MB in {home} or {temporary}, and neither can be written to")
+    """The folder that the files are downloaded to."""
+    return cache_folder("mnist", "MNIST needs 66 MB")
 
 
 def download(folder: Path, mirrors: Iterable[str], files: Mapping[str, str]) -> Path:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from components.step import UserError
 from components.storage.directory import DirectoryStore
-from components.storage.store import COPIED_AT_ONCE, LINK, LeadsOut, NotFound, Object, Store, aside, check_key
+from components.storage.store import COPIED_AT_ONCE, LINK, LeadsOut, NotFound, Object, Seekable, Store, aside, check_key
 
 if TYPE_CHECKING:
     from components.storage.s3 import S3Store
@@ -23,6 +23,7 @@ __all__ = [
     "NotFound",
     "Object",
     "S3Store",
+    "Seekable",
     "Store",
     "aside",
     "check_key",

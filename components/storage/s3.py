@@ -2,7 +2,6 @@
 
 import io
 import mimetypes
-import os
 import threading
 import time
 from collections import Counter
@@ -20,7 +19,17 @@ from urllib3.exceptions import HTTPError, SSLError
 from components.step import StepError, UserError
 from components.storage import claims, connection
 from components.storage.identity import Identity
-from components.storage.store import COPIED_AT_ONCE, NotFound, Object, changed, check_key, is_key, landing, too_short
+from components.storage.store import (
+    COPIED_AT_ONCE,
+    NotFound,
+    Object,
+    Seekable,
+    changed,
+    check_key,
+    is_key,
+    landing,
+    too_short,
+)
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -385,26 +394,12 @@ class _Unknown(StepError):
     """The store does not know what a request asks for."""
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(Seekable):
     """An object as a file, each of whose reads is a ranged GET of one and the same version."""
 
     def __init__(self, store: S3Store, found: Object) -> None:
-        self.store, self.found, self.position = store, found, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        self.position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.position, os.SEEK_END: self.found.size}[whence]
-        if self.position < 0:
-            raise ValueError(f"negative position {self.position}")
-        return self.position
+        super().__init__(found)
+        self.store = store
 
     def readinto(self, buffer: "WriteableBuffer", /) -> int:
         view = memoryview(buffer).cast("B")

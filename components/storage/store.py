@@ -1,5 +1,6 @@
 """What a store is, whatever is behind it: the protocol, and the rules that both kinds of store keep."""
 
+import io
 import shutil
 import tempfile
 from collections import Counter
@@ -91,6 +92,28 @@ class Store(Protocol):
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys of `objects`."""
+
+
+class Seekable(io.RawIOBase):
+    """An object of a store as a file, to be read from any position; subclasses say how."""
+
+    def __init__(self, found: Object) -> None:
+        self.found, self.position = found, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.found.size}[whence]
+        if self.position < 0:
+            raise ValueError(f"negative position {self.position}")
+        return self.position
 
 
 def is_key(key: str) -> bool:

@@ -287,14 +287,3 @@ def test_closing_ends_a_fetch_and_removes_it(
     assert ended.wait(10)
     thread.join()
     assert files(tmp_path) == set()
-
-
-def test_the_cache_lies_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert cache._default_folder() == tmp_path / "home" / "retrain" / "shards"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    assert cache._default_folder() == tmp_path / "temporary" / f"retrain-{os.getuid()}" / "shards"
-    monkeypatch.setattr("tempfile.tempdir", "/proc/nowhere")
-    with pytest.raises(StepError, match="neither /proc/nowhere nor /proc/nowhere can be written to"):
-        cache._default_folder()

