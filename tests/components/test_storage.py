@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.step import StepError, UserError
-from components.storage import DirectoryStore, NotFound, Store, aside, open_store
+from components.storage import DirectoryStore, NotFound, Store, aside, connection, open_store
 
 
 def start(script: str, *arguments: str) -> subprocess.Popen[str]:
@@ -342,10 +342,10 @@ def test_an_endpoint_that_is_no_url_is_refused(endpoint: str, monkeypatch: pytes
         open_store("s3://bucket")
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("s3_environment")
 def test_an_unreachable_endpoint_is_named_without_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(connection, "FIRST_PAUSE", 0.001)
     store = open_store("s3://bucket")
     for use in (lambda: store.read("key"), lambda: store.create("key", b"")):
         with pytest.raises(StepError, match=r"cannot be reached .*Connection refused.*AWS_ENDPOINT_URL") as caught:
