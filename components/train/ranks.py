@@ -90,14 +90,21 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        yield
-    except BaseException as error:
         if device.type == "cpu":
-            # Once it has said why it failed, and before the others see it go; left to the interpreter's end, Gloo's
-            # threads may run longer than what they use, and the exit code is that of a crash.
-            atexit.register(dist.destroy_process_group)
-        lost = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
-        if lost:  # Gloo has no class of its own
+            atexit.register(_leave)
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):  # Gloo has no class of its own
             raise StepError(f"{LOST} ({str(error).splitlines()[0]})") from None
         raise
+    # Not where this one fails: it says why before the others see it go.
     dist.destroy_process_group()
+
+
+def _leave() -> None:
+    """Ends Gloo's threads, where they still run, before the interpreter ends what they use.
+
+    Otherwise the exit code of a process that failed, and has said why, may become that of a crash.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
