@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def train(step: Train) -> Metadata:
         course = resume(learner, state, step.seed)
         wanted = recipe.compile if state is None else "on" if choices["compile"] else "off"
         steps, count = step.epochs * len(batches), batches.count(0)
-        choices["compile"], note = compile_where_it_pays(learner, wanted, config.shape, count, steps)
+        with enough_memory(device, choices["batch_size"]):
+            choices["compile"], note = compile_where_it_pays(learner, wanted, config.shape, count, steps)
         notes.append(note)
 
         # epochs
@@ -260,15 +262,10 @@ def announce(told: Journal | None, notes: list[str], course: Course) -> None:
 def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
     """What is left of an epoch, and its validation."""
     learner, course = loop.learner, loop.course
-    try:
+    with enough_memory(learner.device, loop.batches.batch_size):
         loop.run_epoch()
         learner.share_statistics()
         loss, accuracy = judge(learner.judged, loop.watched(validation), learner.ranks)
-    except torch.OutOfMemoryError:
-        raise StepError(
-            f"the memory of {learner.device} does not hold a batch of {loop.batches.batch_size}; try a smaller "
-            "--batch-size, or --recipe accumulate=2"
-        ) from None
     check_loss(loss, f"after epoch {course.epoch}/{loop.epochs}", learner.learning_rate)
     loop.tick()
     row = course.finish_epoch(loss, accuracy, learner.learning_rate)
@@ -276,6 +273,21 @@ def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
         course.best = learner.judged_state()
     if loop.journal:
         loop.journal.epoch(row)
+
+
+@contextmanager
+def enough_memory(device: torch.device, batch_size: int) -> Iterator[None]:
+    """In which it is a StepError where the memory does not suffice for a batch."""
+    try:
+        yield
+    except RuntimeError as error:
+        # Of a processor's memory PyTorch has no class of its own.
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        raise StepError(
+            f"the memory of {device} does not hold a batch of {batch_size}; try a smaller --batch-size or "
+            "--image-size, or --recipe accumulate=2"
+        ) from None
 
 
 def facts(step: Train, recipe: Recipe, choices: State, classifier: Classifier, ranks: Ranks) -> Row:

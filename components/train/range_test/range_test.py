@@ -25,7 +25,7 @@ from components.train.range_test.curve import SMOOTHED, Curve
 from components.train.range_test.page import page
 from components.train.ranks import ALONE
 from components.train.recipe import read_recipe
-from components.train.train import begin, describe, load, make_learner, write
+from components.train.train import begin, describe, enough_memory, load, make_learner, write
 
 LOWEST, HIGHEST = 1e-6, 1.0
 """Learning rates, the first and the last."""
@@ -60,7 +60,8 @@ def range_test(step: Train) -> Metadata:
         say("note", note)
     batches, _ = load(step, recipe, store, manifest, config, choices["batch_size"], device, ALONE)
     learner = make_learner(step, recipe, classifier, manifest, BATCHES, choices, ALONE)
-    curve = Curve(*zip(*measure(learner, batches), strict=True))
+    with enough_memory(device, choices["batch_size"]):
+        curve = Curve(*zip(*measure(learner, batches), strict=True))
     rate, reason = curve.suggested
     told = {"learning_rate": rate, "reason": reason, "batch_size": choices["batch_size"]}
     write(step.metrics, json.dumps(told | dataclasses.asdict(curve), indent=1) + "\n")

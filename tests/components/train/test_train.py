@@ -288,6 +288,13 @@ def test_a_batch_that_the_memory_does_not_hold_is_one_sentence(
     assert not large.model.parent.exists()
 
 
+def test_images_that_no_memory_holds_are_one_sentence(tree_step: Callable[..., Train]) -> None:
+    large = tree_step(architecture="squeezenet", image_size=100_000_000)
+    with pytest.raises(StepError, match=r"the memory of cpu does not hold a batch of 64; try .* --image-size"):
+        train(large)
+    assert not large.model.parent.exists()
+
+
 @pytest.mark.slow
 def test_a_gpu_that_was_asked_for_and_is_not_there_fails_at_once(tmp_path: Path) -> None:
     paths = [f"--{name}={tmp_path / name}" for name in ("dataset", "store", "model", "metrics", "curves")]

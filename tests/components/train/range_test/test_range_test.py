@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from components.train.interface import Train
 from components.train.range_test import range_test as module
 from components.train.range_test.range_test import BATCHES, HIGHEST, LOWEST, range_test
 from components.train.train import train
+from tests.ingestion import make_dataset
+from tests.samples import write_tree
 
 Make = Callable[..., Train]
 
@@ -95,6 +98,14 @@ def test_it_ends_when_the_loss_ceases_to_be_a_number(make: Make, monkeypatch: py
     assert len(said["losses"]) < BATCHES
     assert all(map(math.isfinite, said["losses"]))
     assert max(said["losses"]) <= module.MOST * said["losses"][0]
+
+
+def test_images_that_no_memory_holds_are_one_sentence(make: Make, store: DirectoryStore, tmp_path: Path) -> None:
+    files = make_dataset(write_tree(tmp_path / "tree"), store.uri, tmp_path)
+    large = dataclasses.replace(make(architecture="squeezenet", image_size=100_000_000), dataset=files)
+    with pytest.raises(StepError, match="the memory of cpu does not hold a batch of 32"):
+        range_test(large)
+    assert not large.curves.exists()
 
 
 def test_a_loss_that_is_no_number_at_once_is_said_to_be_no_matter_of_the_learning_rate(
