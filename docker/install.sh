@@ -11,12 +11,13 @@ python3 -m venv /venv
     --constraint pins.txt --requirement requirements.txt
 /venv/bin/pip uninstall --yes --quiet pip
 
-# Tests, headers and tools that no step uses.
+# Tests, static libraries and tools that no step uses. The headers of torch are those of what torch.compile writes.
 cd /venv/lib/python3*/site-packages
-rm -rf torch/test torch/include torch/share pyarrow/include pyarrow/tests pyarrow/src onnx/backend/test \
+rm -rf torch/test torch/share pyarrow/include pyarrow/tests pyarrow/src onnx/backend/test \
     onnxruntime/transformers onnxruntime/tools
 rm -f pyarrow/libarrow_flight* pyarrow/_flight* pyarrow/libarrow_python_flight*
 [ ! -d torch/bin ] || find torch/bin -type f ! -name torch_shm_manager -delete
+find . -name '*.a' -delete
 find sympy numpy -type d -name tests -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The root will be read-only, so this is the last occasion; it halves the time that PyTorch takes to import. Files that

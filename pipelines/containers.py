@@ -62,7 +62,7 @@ class Containers:
             environment=variables,
             user=f"{self.user}:{os.getgid() or USER}",
             read_only=True,
-            tmpfs={"/tmp": ""},
+            tmpfs={"/tmp": "exec"},  # as a pod's; torch.compile loads from there what it has compiled
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             network_mode="host",

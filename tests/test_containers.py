@@ -112,11 +112,11 @@ def contained(client: docker.DockerClient, image: str, *command: str, **options:
     return printed.decode()
 
 
-def executed(tmp_path: Path, script: str) -> tuple[StepRun, list[str]]:
+def executed(tmp_path: Path, script: str, image: str = SMALL_IMAGE) -> tuple[StepRun, list[str]]:
     """A script of Python run as `retrain run` runs a step, and the lines that it showed."""
     folder = tmp_path / "artifacts"
     folder.mkdir(exist_ok=True)
-    step, shown = StepRun("probe", SMALL_IMAGE, folder), io.StringIO()
+    step, shown = StepRun("probe", image, folder), io.StringIO()
     Containers(folder).execute(["python3", "-c", script], {}, step, Terminal(shown))
     return step, [line.removeprefix("probe").strip() for line in shown.getvalue().splitlines()]
 
@@ -303,18 +303,34 @@ def test_every_step_answers_without_a_network_and_with_a_read_only_root(
 CONTENT = """
 import os, pathlib, shutil
 print(os.getuid(), os.getgid())
-print([name for name in ("pip", "pip3", "gcc", "cc", "make", "git", "curl") if shutil.which(name, path="/venv/bin")
-    or name in ("gcc", "cc", "make", "git") and shutil.which(name)])
+print([name for name in ("pip", "pip3", "curl") if shutil.which(name, path="/venv/bin")]
+    + [name for name in ("g++", "make", "git", "curl") if shutil.which(name)])
 print([place for place in ("/root/.cache", "/tmp/.cache", "/etc/pip.conf", "/build", "/wheels", "/run/secrets")
     if os.path.exists(place) and os.listdir(place)])
 print(sorted(path.name for path in pathlib.Path("/retrain").iterdir()))
 """
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_an_image_has_no_compiler_no_cache_and_nothing_of_the_build(image: str, client: docker.DockerClient) -> None:
+@pytest.mark.parametrize(("image", "tools"), [(SMALL_IMAGE, []), (TRAIN_IMAGE, ["g++"])])
+def test_an_image_has_no_tool_of_the_build_no_cache_and_nothing_but_the_steps(
+    image: str, tools: list[str], client: docker.DockerClient
+) -> None:
     printed = contained(client, image, "-c", CONTENT, entrypoint=["python3"]).splitlines()
-    assert printed == [f"{USER} {USER}", "[]", "[]", "['components']"]
+    assert printed == [f"{USER} {USER}", str(tools), "[]", "['components']"]
+
+
+COMPILING = """
+import torch
+network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU())
+images = torch.rand(2, 1, 8, 8)
+compiled = torch.compile(network)(images)
+print(torch.allclose(compiled, network(images), atol=1e-5))
+"""
+
+
+def test_torch_compile_works_where_the_image_trains(tmp_path: Path, nothing_left: None) -> None:
+    step, shown = executed(tmp_path, COMPILING, TRAIN_IMAGE)
+    assert (step.code, shown[-1]) == (0, "True"), shown
 
 
 @pytest.mark.parametrize("image", IMAGES)
