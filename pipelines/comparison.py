@@ -1,9 +1,10 @@
 """What a run's model is, beside the champion that people use, in Markdown: for the summary of a CI job.
 
-    python -m pipelines.comparison REPORT MODEL
+    python -m pipelines.comparison REPORT PARAMETERS MODEL
 
-REPORT is what `retrain submit --wait --json` printed, MODEL the champion's name. The exit code is 1 where the run
-succeeded and its verdict cannot be read from here: nobody should take that for a good one.
+REPORT is what `retrain submit --wait --json` printed. The champion is where the run for good publishes: PARAMETERS is
+the file with that run's parameters, MODEL another name than they give; '' where there is none. The exit code is 1 where
+the run succeeded and its verdict cannot be read from here: nobody should take that for a good one.
 """
 
 import json
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from components.registry import Version
+from components.step import UserError
 from pipelines import releases
 from pipelines.releases import Release, Unreadable
+from pipelines.submit import read_parameters
 
 FIGURES = {
     "accuracy": "accuracy",
@@ -29,11 +32,11 @@ SHARES = ("accuracy", "macro_f1")
 MARKS = {"SUCCEEDED": "✓", "FAILED": "✗", "SKIPPED": "·"}
 
 
-def summarize(report: Mapping[str, Any], rival: str) -> str:
-    """The run, its steps, its verdict, and its figures beside those of the champion of model `rival`."""
+def summarize(report: Mapping[str, Any], parameters: str, model: str) -> str:
+    """The run, its steps, its verdict, and its figures beside those of the champion."""
     sections = [heading(report), steps(report.get("steps") or {})]
     if report["state"] == "SUCCEEDED":
-        sections += judged(report, rival)
+        sections += judged(report, parameters, model)
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -60,23 +63,22 @@ def seconds(count: float | None) -> str:
     return "" if count is None else f"{count:,.0f} s"
 
 
-def judged(report: Mapping[str, Any], rival: str) -> Sequence[str]:
+def judged(report: Mapping[str, Any], parameters: str, model: str) -> Sequence[str]:
     """The verdict, with its reasons, and the comparison."""
     if report["steps"]["export"]["state"] == "SKIPPED":
         return ["There was no reason to retrain: neither the data nor the code changed since the champion."]
-    store, model = releases.place(report["parameters"])
+    store, name = releases.place(report["parameters"])
     try:
-        release = releases.look(store, model, [report["run_id"]], None).runs.get(report["run_id"])
+        release = releases.look(store, name, [report["run_id"]], None).runs.get(report["run_id"])
         if release is None:
-            raise Unreadable(f"store {store} has no version of model {model!r} that this run published")
-        champion = releases.look(store, rival, [], None).champion
+            raise Unreadable(f"store {store} has no version of model {name!r} that this run published")
         reasons = releases.verdict(store, release.version)["reasons"]
     except Unreadable as error:
         return [f"**The verdict cannot be read from here**: {error}"]
     return [
         decided(release),
         "\n".join(f"- {reason}" for reason in reasons),
-        compared(release.version, champion, rival),
+        beside(release.version, parameters, model),
     ]
 
 
@@ -86,11 +88,21 @@ def decided(release: Release) -> str:
     return f"**{release.version.name} version {release.version.number}: {state}**"
 
 
+def beside(version: Version, parameters: str, model: str) -> str:
+    """The figures beside those of the champion, whose store is often not that of a canary."""
+    try:
+        store, own = releases.place(read_parameters(Path(parameters)) if parameters else {})
+        champion = releases.look(store, model or own, [], None).champion
+    except (UserError, Unreadable) as error:
+        return f"**The champion cannot be read from here**: {error}"
+    return compared(version, champion, model or own)
+
+
 def compared(version: Version, champion: Version | None, rival: str) -> str:
     """The figures of both, side by side."""
     if champion is None:
         return f"Model `{rival}` has no champion yet."
-    if (champion.name, champion.number) == (version.name, version.number):
+    if champion == version:
         return ""
     head = f"| | this run | champion: {champion.name} version {champion.number} | difference |"
     lines = [head, "|---|---:|---:|---:|"]
@@ -113,16 +125,16 @@ def known(report: Mapping[str, Any]) -> bool:
     return bool(report["state"] != "SUCCEEDED" or report["release"] or report["steps"]["export"]["state"] == "SKIPPED")
 
 
-def main(path: Path, rival: str) -> int:
+def main(path: Path, parameters: str, model: str) -> int:
     """Prints the summary."""
     text = path.read_text()
     if not text:
         print("## No run was started\n\nSee what `retrain submit` said in the log.")
         return 0
     report = json.loads(text)
-    print(summarize(report, rival))
+    print(summarize(report, parameters, model))
     return 0 if known(report) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))

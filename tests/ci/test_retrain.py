@@ -54,6 +54,7 @@ class Place:
         (folder / ".ci").mkdir(parents=True)
         shutil.copy(ROOT / ".ci" / "retrain", folder / ".ci")
         self.write("canary.yaml", f"model_name: mnist-canary\nstore: {self.store.uri}\n")
+        self.write("promote.yaml", f"store: {self.store.uri}\n")
         self.variables = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -61,6 +62,7 @@ class Place:
             "RETRAIN_BIN": str(Path(sys.executable).parent),
             "RETRAIN_CANARY": str(folder / "canary.yaml"),
             "RETRAIN_COMMIT": COMMIT,
+            "RETRAIN_PARAMETERS": str(folder / "promote.yaml"),
         }
 
     def write(self, name: str, text: str) -> Path:
@@ -68,6 +70,13 @@ class Place:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+    def renew_each_second(self) -> None:
+        """Has the script renew its credentials, and send its order again, before a run ends."""
+        script = self.folder / ".ci" / "retrain"
+        text = script.read_text()
+        assert "\nrenewal=1200 " in text
+        script.write_text(text.replace("\nrenewal=1200 ", "\nrenewal=1 "))
 
     def call(self, *commands: str) -> subprocess.CompletedProcess[str]:
         """Runs the script as a CI job does."""
@@ -140,6 +149,19 @@ def test_a_canary_goes_from_upload_to_summary(place: Place, server: FakeKubeflow
     assert len(server.versions) == 1
 
 
+def test_a_canary_with_a_store_of_its_own_is_compared_with_the_champion_in_that_of_the_real_runs(place: Place) -> None:
+    champion = place.publish("mine", replace(VERDICT, accuracy=0.99))
+    promote(place.store, champion, over=None)
+    place.write("promote.yaml", f"model_name: mine\nstore: {place.store.uri}\n")
+    place.store = DirectoryStore(place.folder / "canaries")
+    place.write("canary.yaml", f"model_name: mnist-canary\nstore: {place.store.uri}\n")
+    place.publish("mnist-canary", VERDICT, run=run_id())
+    ended = place.call("canary")
+    assert ended.returncode == 0, ended.stderr
+    assert "**mnist-canary version 1: accepted**" in ended.stdout
+    assert "| | this run | champion: mine version 1 | difference |" in ended.stdout
+
+
 def test_a_job_that_is_repeated_starts_no_second_run(place: Place, server: FakeKubeflow) -> None:
     place.publish("mnist-canary", VERDICT, run=run_id())
     for _ in range(2):
@@ -168,7 +190,7 @@ def test_a_run_that_fails_ends_with_1_and_names_the_step(place: Place, server: F
 def test_a_verdict_that_cannot_be_read_is_not_a_good_one(place: Place) -> None:
     place.publish("mnist-canary", VERDICT, run="another")
     ended = place.call("canary")
-    assert ended.returncode == 1
+    assert ended.returncode == 5
     assert "**The verdict cannot be read from here**" in ended.stdout
 
 
@@ -212,7 +234,6 @@ def test_the_summary_is_added_to_that_of_the_job(place: Place) -> None:
 
 
 def test_promote_runs_the_pipeline_for_good(place: Place, server: FakeKubeflow) -> None:
-    place.variables["RETRAIN_PARAMETERS"] = str(place.write("good.yaml", f"store: {place.store.uri}\n"))
     version = place.publish("mnist", VERDICT, run=run_id("promote"))
     promote(place.store, version, over=None)
     ended = place.call("promote")
@@ -332,8 +353,7 @@ def authorities(place: Place) -> Iterator[Authorities]:
 def test_credentials_are_renewed_while_a_job_waits_for_a_run_that_outlasts_them(
     place: Place, server: FakeKubeflow, authorities: Authorities
 ) -> None:
-    script = place.folder / ".ci" / "retrain"
-    script.write_text(script.read_text().replace("renewal=1800 ", "renewal=1 "))
+    place.renew_each_second()
     place.variables |= {"RETRAIN_AWS_ROLE": "arn:aws:iam::1:role/ci", "AWS_ENDPOINT_URL_STS": authorities.url}
     server.story = [*[{"ingest": "RUNNING"}] * 5, dict.fromkeys(STEPS, "SUCCEEDED"), "SUCCEEDED"]
     place.publish("mnist-canary", VERDICT, run=run_id(namespace="team"))
@@ -342,6 +362,59 @@ def test_credentials_are_renewed_while_a_job_waits_for_a_run_that_outlasts_them(
     assert server.workflows == [run_id(namespace="team")]
     asked = [request.path.rpartition("/")[2] for request in authorities.log]
     assert asked.count("token") == asked.count("") > 1
+
+
+def test_what_fails_in_passing_at_a_login_is_tried_again(place: Place, authorities: Authorities) -> None:
+    place.variables |= {"RETRAIN_AWS_ROLE": "arn:aws:iam::1:role/ci", "AWS_ENDPOINT_URL_STS": authorities.url}
+    authorities.drop("before", path="^/identity$")
+    authorities.fail(503, {"message": "later"}, path="/token$")
+    authorities.fail(500, "<Error><Code>InternalFailure</Code></Error>", path="^/$")
+    ended = place.call("login")
+    assert ended.returncode == 0, ended.stderr
+    work = place.folder / ".retrain-ci"
+    assert (work / "token").read_text() == "token-for-pipelines.kubeflow.org\n"
+    assert (work / "store").read_text().startswith("AWS_ACCESS_KEY_ID=AK\n")
+
+
+def test_a_job_goes_on_with_the_credentials_that_it_has_where_it_gets_no_new_ones(
+    place: Place, server: FakeKubeflow, authorities: Authorities
+) -> None:
+    place.renew_each_second()
+    place.variables |= {"RETRAIN_AWS_ROLE": "arn:aws:iam::1:role/ci", "AWS_ENDPOINT_URL_STS": authorities.url}
+    server.tokens["token-for-pipelines.kubeflow.org"] = "retrain-ci"
+    server.story = [*[{"ingest": "RUNNING"}] * 5, dict.fromkeys(STEPS, "SUCCEEDED"), "SUCCEEDED"]
+    place.publish("mnist-canary", VERDICT, run=run_id(namespace="team"))
+    assert place.call("login").returncode == 0
+    authorities.fail(403, {"message": "not now"}, times=1, path="/token$")
+    authorities.fail(403, "<Error><Message>not now</Message></Error>", times=1_000, path="^/$")
+    ended = place.call("canary")
+    assert ended.returncode == 0, ended.stderr
+    warning = "warning: the credentials were not renewed; that is tried again later"
+    warnings = [line for line in ended.stderr.splitlines() if line.startswith(("error: ", "warning: "))]
+    assert [line for line in warnings if "has not ended after" not in line][:4] == [
+        'error: the answer has no \'token\': {"message": "not now"}',
+        warning,
+        "error: AWS gave no AccessKeyId for arn:aws:iam::1:role/ci: <Error><Message>not now</Message></Error>",
+        warning,
+    ]
+    assert (place.folder / ".retrain-ci" / "store").read_text().startswith("AWS_ACCESS_KEY_ID=AK\n")
+
+
+def test_a_server_that_goes_away_while_a_job_waits_leaves_the_run_in_the_summary(
+    place: Place, server: FakeKubeflow
+) -> None:
+    place.renew_each_second()
+    server.story = []
+    command = [str(place.folder / ".ci" / "retrain"), "canary"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=place.variables, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        assert any("has not ended after" in line for line in process.stderr)
+        server.drop("before", times=1_000_000)
+        printed = process.stdout.read()
+    assert process.returncode == 5
+    assert f"\n## Run [{run_id()}]" in printed
 
 
 def test_a_run_that_takes_too_long_ends_with_4(place: Place, server: FakeKubeflow) -> None:
@@ -393,13 +466,16 @@ def test_a_role_at_aws_becomes_variables(place: Place, authorities: Authorities)
         ({"RETRAIN_NAMESPACE": "others"}, "the answer has no 'token'"),
     ],
 )
-@pytest.mark.usefixtures("authorities")
-def test_a_login_that_is_refused_ends_the_job(changes: Mapping[str, str], sentence: str, place: Place) -> None:
+def test_a_login_that_is_refused_ends_the_job_at_once(
+    changes: Mapping[str, str], sentence: str, place: Place, authorities: Authorities
+) -> None:
     place.variables |= changes
     ended = place.call("login", "canary")
     assert ended.returncode != 0
     assert sentence in ended.stderr
     assert not (place.folder / ".retrain-ci" / "canary.json").exists()
+    asked = [request.path for request in authorities.log]
+    assert len(set(asked)) == len(asked)
 
 
 def test_the_canary_that_is_committed_is_one_that_submit_takes() -> None:

@@ -5,15 +5,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
+
+from pipelines.settings import read_settings
+from tests.servers.loopback import Loopback, Reply, Request
 
 ROOT = Path(__file__).parents[2]
 GITHUB = ROOT / ".github" / "workflows" / "retrain.yml"
 GITLAB = ROOT / ".ci" / "gitlab.yml"
 SCRIPT = ROOT / ".ci" / "retrain"
+DOCS = ROOT / "docs" / "ci.md"
 
 GITHUB_SCHEMA = ("check-jsonschema", "--builtin-schema", "vendor.github-workflows")
 GITLAB_SCHEMA = ("check-jsonschema", "--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
@@ -151,20 +155,86 @@ def test_every_input_of_the_workflow_is_used() -> None:
         assert f"secrets.{name}" in text
 
 
+FROM_ELSEWHERE = {
+    *("RETRAIN_KEY", "RETRAIN_AUDIENCE", "RETRAIN_ID_TOKEN", "RETRAIN_AWS_ID_TOKEN"),
+    *("RETRAIN_TIMEOUT", "RETRAIN_BIN", "RETRAIN_WORK"),
+}
+"""Variables that on GitHub nobody needs, or has no way to set: docs/ci.md."""
+
+
+@pytest.mark.parametrize("name", ["canary", "promote"])
+def test_a_caller_of_the_workflow_can_set_all_that_a_run_depends_on(name: str) -> None:
+    """The environment of a caller does not reach a reusable workflow."""
+    found: dict[str, Any] = yaml.safe_load(GITHUB.read_text())
+    job = found["jobs"][name]
+    given = {**found["env"], **job["env"], **job["steps"][-1]["env"]}
+    listed = set(re.findall(r"^\| `(RETRAIN_[A-Z_]+)`", DOCS.read_text(), re.M))
+    of_images = {variable for variable in listed if variable.startswith("RETRAIN_REGISTRY_")}
+    assert listed - of_images - FROM_ELSEWHERE - given.keys() == set()
+    for variable, read in {"PARAMETERS": "parameters", "CANARY": "canary", "MODEL": "model"}.items():
+        assert given[f"RETRAIN_{variable}"] == f"${{{{ inputs.{read} }}}}"
+
+
 def test_the_docs_list_exactly_the_variables_that_the_script_reads() -> None:
     read = set(re.findall(r"RETRAIN_[A-Z_]+", SCRIPT.read_text()))
-    listed = set(re.findall(r"^\| `(RETRAIN_[A-Z_]+)`", (ROOT / "docs" / "ci.md").read_text(), re.M))
+    listed = set(re.findall(r"^\| `(RETRAIN_[A-Z_]+)`", DOCS.read_text(), re.M))
     assert listed == read
 
 
 def test_the_docs_name_only_commands_inputs_and_files_that_exist() -> None:
-    text = (ROOT / "docs" / "ci.md").read_text()
+    text = DOCS.read_text()
     assert commands(text.replace("`", "\n")) <= known_commands()
     linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     assert linked
     assert [path for path in linked if not (ROOT / "docs" / path).exists()] == []
     inputs = yaml.safe_load(GITHUB.read_text())[True]["workflow_call"]["inputs"]
-    example = yaml.safe_load(re.findall(r"```yaml\n(name: ci\n.*?)```", text, re.S)[0])
-    (job,) = example["jobs"].values()
-    assert job["with"].keys() <= inputs.keys()
-    assert {name for name, told in inputs.items() if told.get("required")} <= job["with"].keys()
+    given = example()
+    assert given.keys() <= inputs.keys()
+    assert {name for name, told in inputs.items() if told.get("required")} <= given.keys()
+
+
+def test_the_example_of_the_docs_writes_to_a_store_of_its_own_and_may_read_it() -> None:
+    given = example()
+    settings = read_settings(ROOT / given["settings"], given["environment"])
+    assert (settings.endpoint, settings.secret) == ("", "")  # AWS, by a role
+    assert given["region"] == settings.region
+    assert given["aws-role"]
+    assert given["parameters"]
+
+
+def example() -> dict[str, str]:
+    """What the example of the docs gives to the workflow."""
+    caller = yaml.safe_load(re.findall(r"```yaml\n(name: ci\n.*?)```", DOCS.read_text(), re.S)[0])
+    (job,) = caller["jobs"].values()
+    given: dict[str, str] = job["with"]
+    return given
+
+
+class Rules(Loopback):
+    """A Kubernetes API that tells what the service account of CI may do, and knows no resource but that."""
+
+    DISCOVERY: ClassVar[dict[str, Any]] = {
+        "/api": {"kind": "APIVersions", "versions": []},
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+    }
+
+    def answer(self, request: Request) -> Reply:
+        if request.path in self.DISCOVERY:
+            return Reply(200, self.DISCOVERY[request.path])
+        assert request.path == "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+        assert request.headers["Impersonate-User"] == "system:serviceaccount:retrain:retrain-ci"
+        objects = yaml.safe_load_all((ROOT / "manifests" / "base" / "ci.yaml").read_text())
+        (role,) = [found for found in objects if found["kind"] == "Role"]
+        status = {"resourceRules": role["rules"], "nonResourceRules": [], "incomplete": False}
+        return Reply(201, {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "status": status})
+
+
+@pytest.mark.slow
+def test_the_rights_of_ci_are_listed_as_the_docs_show_them(tmp_path: Path) -> None:
+    command, listed = re.findall(r"```sh\nkubectl (auth [^\n]*)\n```.*?```\n(.*?)```", DOCS.read_text(), re.S)[0]
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    with Rules() as server:
+        kubectl = [str(Path(sys.executable).parent / "kubectl"), "--server", server.url, *command.split()]
+        said = subprocess.run(kubectl, env=environment, capture_output=True, text=True, timeout=60)
+    assert said.returncode == 0, said.stderr
+    assert sorted(said.stdout.splitlines()) == sorted(listed.splitlines())
