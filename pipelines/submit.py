@@ -42,6 +42,12 @@ class Rejected(StepError):
     code = 3
 
 
+class Untold(StepError):
+    """The run went well, and the store that knows what became of its model cannot be read from here."""
+
+    code = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """What is to be run."""
@@ -75,16 +81,30 @@ class Submitted:
 # Parameters
 
 
+class Loader(yaml.SafeLoader):
+    """Says where a date stands that is none, such as 2020-13-45; YAML's own loader raises a bare ValueError."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            why = f"{node.value!r} is no {node.tag.rpartition(':')[2]} ({error})"
+            raise yaml.constructor.ConstructorError(None, None, why, node.start_mark) from None
+
+
 def read_parameters(path: Path) -> dict[str, Any]:
     """Parameters from a file of YAML or JSON: names and values, nothing else."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"parameters {str(path)!r} cannot be read: {getattr(error, 'strerror', 'not text')}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(f"parameters {str(path)!r} is neither YAML nor JSON{where}") from None
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(
+            f"parameters {str(path)!r} is neither YAML nor JSON{where}: {why}; a text needs quotes"
+        ) from None
     if not isinstance(content or {}, dict) or not all(isinstance(name, str) for name in content or {}):
         raise UserError(f"parameters {str(path)!r} must hold names and values, such as `epochs: 3`")
     return dict(content or {})

@@ -18,7 +18,7 @@ import yaml
 
 from components.step import UserError, choose, require
 from pipelines import cron
-from pipelines.submit import EXPERIMENT, LATEST, Order, checked
+from pipelines.submit import EXPERIMENT, LATEST, Loader, Order, checked
 
 HEAD = ("experiment", "service_account", "server_timezone")
 KEYS = ("name", "cron", "timezone", "parameters", "pipeline_version", "enabled", "concurrency", "catch_up", "condition")
@@ -105,7 +105,7 @@ def read_timetable(path: Path) -> Timetable:
     return replace(timetable, schedules=tuple(schedules))
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """Refuses a key that is given twice, of which YAML's own loader keeps the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -127,7 +127,9 @@ def _load(path: Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         why = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f'{path}{where}: this is not YAML: {why}; a cron needs quotes: cron: "0 3 * * *"') from None
+        raise UserError(
+            f'{path}{where}: this is not YAML: {why}; a text such as a cron needs quotes: cron: "0 3 * * *"'
+        ) from None
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold keys such as `schedules:`, not {content!r}")

@@ -78,7 +78,7 @@ def submit(
     """Starts a run on Kubeflow Pipelines.
 
     Exit codes: 0 started, or with --wait accepted; 1 the run failed; 2 a mistake of yours; 3 the model was rejected; 4
-    timeout; 5 the server cannot be reached.
+    timeout; 5 the server, or with --wait the store that holds the verdict, cannot be reached.
     """
     from pipelines.settings import read_settings
     from pipelines.submit import (
@@ -158,7 +158,7 @@ def follow_to_verdict(kubeflow: "Kubeflow", report: "Report", timeout: float | N
     from pipelines.narration import Narrator
     from pipelines.releases import Unreadable
     from pipelines.runs import follow
-    from pipelines.submit import Rejected, outcome, require_success, verdict
+    from pipelines.submit import Rejected, Untold, outcome, require_success, verdict
 
     narrator = Narrator(terminal)
     for run in follow(kubeflow, report.submitted.run_id, timeout):
@@ -169,8 +169,12 @@ def follow_to_verdict(kubeflow: "Kubeflow", report: "Report", timeout: float | N
         report.release = outcome(run)
         headline, reasons = verdict(run, report.release)
     except Unreadable as error:
-        terminal.say(f"succeeded; whether the model was accepted cannot be told from here: {error}")
-        return
+        if report.release is None:
+            what = f"run {run.id} succeeded; whether its model was accepted cannot be told from here"
+            raise Untold(f"{what}: {error}") from None
+        version = report.release.version
+        headline = f"{'accepted' if report.release.accepted else 'REJECTED'}: {version.name} version {version.number}"
+        reasons = [f"the reasons cannot be read from here: {error}"]
     if report.release and not report.release.accepted:
         raise Rejected("; ".join([headline, *reasons]))
     for line in (headline, *(f"  {reason}" for reason in reasons)):

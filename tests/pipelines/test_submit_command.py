@@ -141,15 +141,25 @@ def test_a_rejected_model_is_exit_code_3_and_the_report_is_whole(
 
 
 @pytest.mark.slow
-def test_a_verdict_that_cannot_be_read_from_here_is_said_and_no_failure(
-    kubeflow_server: FakeKubeflow, tmp_path: Path
-) -> None:
-    ended = retrain("submit", *KEY, "--store", "/nowhere/at/all", "--wait", folder=tmp_path)
-    assert ended.returncode == 0
-    assert ended.stdout.splitlines()[-1] == (
-        "succeeded; whether the model was accepted cannot be told from here: "
+def test_a_verdict_that_cannot_be_read_from_here_is_exit_code_5(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
+    ended = retrain("submit", *KEY, "--store", "/nowhere/at/all", "--wait", "--json", folder=tmp_path)
+    assert ended.returncode == 5
+    assert ended.stderr.splitlines()[-1] == (
+        f"error: run {RUN} succeeded; whether its model was accepted cannot be told from here: "
         "store /nowhere/at/all is no directory of this machine"
     )
+    assert json.loads(ended.stdout)["state"] == "SUCCEEDED"
+
+
+@pytest.mark.slow
+def test_a_rejected_model_whose_reasons_cannot_be_read_is_still_exit_code_3(
+    kubeflow_server: FakeKubeflow, store: DirectoryStore, tmp_path: Path
+) -> None:
+    version = publish(store, RUN, 0.42, accepted=False)
+    (store.root / version.files["verdict.json"]).write_text("")
+    ended = retrain("submit", *KEY, "--store", store.uri, "--wait", folder=tmp_path)
+    assert ended.returncode == 3
+    assert "error: REJECTED: mnist version 1; the reasons cannot be read from here: " in ended.stderr
 
 
 @pytest.mark.slow
@@ -214,7 +224,7 @@ def until_started(server: FakeKubeflow) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("cancel", [True, False])
 def test_an_interrupt_cancels_the_run_only_where_that_is_wanted(
     number: signal.Signals, cancel: bool, kubeflow_server: FakeKubeflow, tmp_path: Path

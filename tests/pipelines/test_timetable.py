@@ -44,6 +44,10 @@ NIGHTLY = "schedules:\n- name: nightly\n  cron: '0 3 * * *'\n"
         ("schedules: [{name: nightly, cron: 3}]", "schedule 'nightly': cron must be a text (in quotes), not 3"),
         ("schedules: [{name: a, cron: '0 25 * * *'}]", "schedule 'a': cron '0 25 * * *': hour '25' must lie within 0"),
         ("schedules: [{name: a, cron: '@daily', name: b}]", "'name' is given twice"),
+        (
+            NIGHTLY + "  parameters: {source: 2020-13-45}",
+            "line 4: this is not YAML: '2020-13-45' is no timestamp (month",
+        ),
         ("\0", "this is not YAML: unacceptable character #x0000"),
         ("schedules: [{name: a, cron: * * * * *}]", 'a cron needs quotes: cron: "0 3 * * *"'),
         (NIGHTLY + "- name: nightly\n  cron: '@daily'", "schedule 'nightly': name must be the only one of its kind"),
