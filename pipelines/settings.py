@@ -12,21 +12,29 @@ node_selector = {pool = "gpu"}
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypedDict, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
 from components.step import UserError, choose, require
 
 SMALL_IMAGE = "ghcr.io/retrain/retrain-small:0.1.0"
 TRAIN_IMAGE = "ghcr.io/retrain/retrain-train:0.1.0"
 
-CPU = re.compile(r"\d+(\.\d+)?|\d+m")
-MEMORY = re.compile(r"\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")
+CPU = re.compile(r"(?=.*[1-9])(\d+(\.\d+)?|\d+m)")  # more than 0
+MEMORY = re.compile(r"(?=.*[1-9])\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?")
 INGESTING = ("plan", "shard", "ingest")
 """The steps whose placement is that of `ingest`: one core and little memory do for each of them."""
 
-TOLERATION_KEYS = ("key", "operator", "value", "effect", "toleration_seconds")
+
+class Toleration(TypedDict, total=False):
+    """A taint of nodes that does not keep a step away, in the words of kfp.kubernetes.add_toleration."""
+
+    key: str
+    operator: Literal["Equal", "Exists"]
+    value: str
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+    toleration_seconds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +44,12 @@ class Placement:
     image: str = TRAIN_IMAGE
     cpu: str = "2"
     memory: str = "4Gi"
-    shm: str = "1Gi"  # of the memory; a pod has 64 MB without it
+    shm: str = "1Gi"  # of the memory; empty: the 64 MB of every pod
     timeout_minutes: int = 60  # of one attempt
     retries: int = 2
     backoff_seconds: int = 30  # before the first retry; it doubles with each
     node_selector: dict[str, str] = field(default_factory=dict)
-    tolerations: list[dict[str, Any]] = field(default_factory=list)
+    tolerations: list[Toleration] = field(default_factory=list)
 
     @property
     def cores(self) -> int:
@@ -50,13 +58,13 @@ class Placement:
         return max(1, int(cores))
 
     def __post_init__(self) -> None:
+        require(bool(re.fullmatch(r"\S+", self.image)), "image", self.image, f"be a name such as {TRAIN_IMAGE!r}")
         require(bool(CPU.fullmatch(self.cpu)), "cpu", self.cpu, "be a number of cores such as '2' or '500m'")
         require(bool(MEMORY.fullmatch(self.memory)), "memory", self.memory, "be a quantity such as '4Gi'")
+        sized = not self.shm or bool(MEMORY.fullmatch(self.shm))
+        require(sized, "shm", self.shm, "be a quantity such as '1Gi', or '' for the 64 MB of every pod")
         require(self.timeout_minutes >= 1, "timeout_minutes", self.timeout_minutes, "be at least 1")
         require(self.retries >= 0, "retries", self.retries, "be at least 0")
-        for toleration in self.tolerations:
-            for key in toleration:
-                choose("toleration key", key, TOLERATION_KEYS)
         require(self.backoff_seconds >= 1, "backoff_seconds", self.backoff_seconds, "be at least 1")
 
 
@@ -106,14 +114,15 @@ def read_settings(path: Path | None, environment: str) -> Settings:
     Raises UserError, which names the file and the key, where a key is unknown or its value of another type.
     """
     content = _load(path) if path else {}
-    environments = content.pop("environments", {})
+    environments = _table(content.pop("environments", {}), f"{path}: environments")
     settings = _override(STOCK, content, str(path))
     if not environment:
         return settings
     if environment not in environments:
         listed = f"choices: {', '.join(environments)}" if environments else "give a file that has one with --settings"
         raise UserError(f"unknown environment {environment!r}; {listed}")
-    return _override(settings, environments[environment], f"{path}, environments.{environment}")
+    changes = _table(environments[environment], f"{path}: environments.{environment}")
+    return _override(settings, changes, f"{path}, environments.{environment}")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -137,17 +146,34 @@ def _override(settings: Settings, changes: Mapping[str, Any], where: str) -> Set
 def _changed(whole: Whole, changes: Mapping[str, Any], where: str) -> Whole:
     types = get_type_hints(type(whole))
     for key, value in changes.items():
-        _known("setting", key, [field.name for field in fields(whole)], where)
-        kind = getattr(types[key], "__origin__", types[key])
-        if type(value) is not kind:
-            raise UserError(f"{where}: {key} must be {_NAMES[kind]}, not {value!r}")
+        _require_type(value, types[_known("setting", key, list(types), where)], f"{where}: {key}")
     try:
         return replace(whole, **changes)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
 
-_NAMES = {str: "a string", int: "a whole number", bool: "true or false", dict: "a table", list: "a list"}
+_NAMES = {str: "a string", int: "a whole number", bool: "true or false"}
+
+
+def _require_type(value: Any, hint: Any, where: str) -> None:
+    """Raises UserError unless the value is of the type that a field declares, and all that it holds, too."""
+    kind, inside = get_origin(hint), get_args(hint)
+    if is_typeddict(hint):
+        types = get_type_hints(hint)
+        for key, held in _table(value, where).items():
+            _require_type(held, types[_known("key", key, list(types), where)], f"{where}: {key}")
+    elif kind is dict:
+        for key, held in _table(value, where).items():
+            _require_type(held, inside[1], f"{where}: {key}")
+    elif kind is list:
+        require(type(value) is list, where, value, "be a list")
+        for number, held in enumerate(value, start=1):
+            _require_type(held, inside[0], f"{where}, number {number}")
+    elif kind is Literal:
+        require(value in inside, where, value, f"be {' or '.join(map(repr, inside))}")
+    else:
+        require(type(value) is hint, where, value, f"be {_NAMES[hint]}")
 
 
 def _table(value: Any, where: str) -> Mapping[str, Any]:

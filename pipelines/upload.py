@@ -13,6 +13,7 @@ from kfp import compiler
 from kfp.compiler.compiler_utils import KubernetesManifestOptions
 from kfp_server_api import V2beta1Pipeline, V2beta1PipelineVersion
 
+from components.step import UserError
 from components.storage import aside
 from pipelines.kubeflow import Kubeflow, Predicate
 from pipelines.parameters import PIPELINE
@@ -92,11 +93,15 @@ def write_custom_resources(folder: Path, settings: Settings, namespace: str) -> 
     # The server names a version that it is sent so too, and looks for it by `versionName`
     # (backend/src/crd/kubernetes/v2beta1/pipelineversion_types.go).
     documents[1]["spec"]["versionName"] = name
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "pipeline.yaml", folder / f"{name}.yaml"]
-    for path, document in zip(paths, documents, strict=True):
-        with aside(path) as copy:
-            copy.write_text(yaml.safe_dump(document, sort_keys=True))
+    try:
+        for path, document in zip(paths, documents, strict=True):
+            with aside(path) as copy:
+                copy.write_text(yaml.safe_dump(document, sort_keys=True))
+    except OSError as error:
+        raise UserError(
+            f"--custom-resources {str(folder)!r} cannot be written ({error.strerror}); name another directory"
+        ) from None
     return paths
 
 

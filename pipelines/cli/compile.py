@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from components.step import UserError, require
 from pipelines.settings import read_settings
 
 
@@ -25,7 +26,15 @@ def settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--output", type=click.Path(path_type=Path), default="retrain.yaml", show_default=True, help="The file.")
 def compile(settings: Path | None, environment: str, output: Path) -> None:
     """Writes the pipeline as YAML, ready for the Kubeflow UI; needs neither torch nor a cluster."""
+    facts = read_settings(settings, environment)
+    require(output.name.endswith((".yaml", ".yml")), "--output", str(output), "be a file whose name ends in .yaml")
+    require(not output.is_dir(), "--output", str(output), "be a file, and no directory of that name")
+
+    # Not before: it brings kfp, which takes longer than to tell a mistake.
     from pipelines.retrain import compile as compile_pipeline
 
-    compile_pipeline(output, read_settings(settings, environment))
+    try:
+        compile_pipeline(output, facts)
+    except OSError as error:
+        raise UserError(f"--output {str(output)!r} cannot be written ({error.strerror}); name another file") from None
     click.echo(output)

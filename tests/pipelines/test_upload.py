@@ -179,3 +179,13 @@ def test_custom_resources_need_no_server(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, ["--custom-resources", str(tmp_path / "gitops"), "--namespace", "team"])
     assert result.exit_code == 0, result.output
     assert [Path(line).parent for line in result.output.split()] == [tmp_path / "gitops"] * 2
+
+
+@pytest.mark.slow
+def test_custom_resources_that_cannot_be_written_are_a_users_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, why in (("file", "File exists"), ("file/below", "Not a directory")):
+        with pytest.raises(
+            UserError, match=rf"--custom-resources '.*{folder}' cannot be written \({why}\); name another"
+        ):
+            write_custom_resources(tmp_path / folder, STOCK, "")
