@@ -1,18 +1,27 @@
 """What a step printed: from its pod while there is one, from the archive that Kubeflow Pipelines keeps afterwards."""
 
 import contextlib
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from components.step import StepError, UserError, choose
 from pipelines.kubeflow import Kubeflow
-from pipelines.pods import NoPods, Pods, over, waiting
-from pipelines.runs import RunState, get, tasks
+from pipelines.pods import NoAnswer, NoPods, Pods, namespace, over, waiting
+from pipelines.runs import PATIENCE_SECONDS, RunState, get, tasks
 from pipelines.terminal import lines
+from pipelines.transport import ServerError
+
+if TYPE_CHECKING:
+    from kubernetes.client import V1Pod
 
 PAUSE_SECONDS = 1.0
+
+POD_SECONDS = 120
+"""In which a step has a pod after its driver began; if it has none, the kubeconfig is another cluster's."""
 
 FAILURE = '{"error_message":'
 """Starts what the server says, at status 200, where it has no log (apiserver/server/run_log_server.go)."""
@@ -22,14 +31,14 @@ def read(client: Kubeflow, run_id: str, step: str, *, kfp_namespace: str, follow
     """The lines of a step's newest attempt; with `follow` as they come, those of later attempts too.
 
     `step` is its name, or that of one of its parts, such as `shard/3`; the name alone means all of the parts.
-    Raises UserError where run or step do not exist or the step has no log yet, StepError where the log is gone.
+    Raises UserError where run, step or context do not exist or the step has no log yet, StepError where it is gone.
     """
     run = get(client, run_id)
     parts = _parts(run, step)
     if follow and len(parts) > 1:
         raise UserError(f"{step} has {len(parts)} parts that run at once; follow one of them, such as {parts[0]}")
     try:
-        pods = Pods(_namespace(client, kfp_namespace), client.connection.context)
+        pods = Pods(namespace(client, kfp_namespace), client.connection.context)
         if len(parts) > 1:
             yield from _together(pods, run, parts)
         else:
@@ -63,16 +72,10 @@ def _together(pods: Pods, run: RunState, parts: list[str]) -> Iterator[str]:
         raise missing[0]
 
 
-def _namespace(client: Kubeflow, kfp_namespace: str) -> str:
-    """Where the pods of runs are: in the user's namespace, or with one user in that of Kubeflow Pipelines itself."""
-    return client.namespace if client.namespace and client.health().multi_user else kfp_namespace
-
-
 def _printed(pods: Pods, run: RunState, step: str) -> Iterator[str]:
     """The log as it is now."""
     attempts = pods.attempts(run.id, step)
-    if not attempts and _ended(run, step):
-        raise NoPods("its pod is gone")
+    _require_pods(attempts, pods, run, step)
     held = waiting(attempts[-1]) if attempts else "it has no pod yet"
     if held:
         raise UserError(f"{step} has not started in run {run.id}: {held}; --follow waits for it")
@@ -80,17 +83,29 @@ def _printed(pods: Pods, run: RunState, step: str) -> Iterator[str]:
 
 
 def _followed(client: Kubeflow, pods: Pods, run: RunState, step: str) -> Iterator[str]:
-    """The log as it grows, attempt after attempt, until the step has ended; survives broken connections."""
+    """The log as it grows, attempt after attempt, until the step has ended.
+
+    Survives broken connections, and for PATIENCE_SECONDS that nobody answers who has answered before.
+    """
     printed: Counter[str] = Counter()  # lines by pod
     complete: set[str] = set()
+    answered = -math.inf
     while True:
-        newest = pods.attempts(run.id, step)[-1:]
-        if not newest and not printed and _ended(run, step):
-            raise NoPods("its pod is gone")
+        try:
+            run = get(client, run.id)
+            newest = pods.attempts(run.id, step)[-1:]
+        except (ServerError, NoAnswer):
+            if time.monotonic() - answered > PATIENCE_SECONDS:
+                raise
+            time.sleep(PAUSE_SECONDS)
+            continue
+        answered = time.monotonic()
+        if not printed:
+            _require_pods(newest, pods, run, step)
         for pod in newest:
             name = pod.metadata.name
             if name not in complete and not waiting(pod):
-                with contextlib.suppress(StepError):  # a connection that broke: it goes on where it stopped
+                with contextlib.suppress(StepError, NoAnswer):  # a connection that broke: it goes on where it stopped
                     for line in pods.lines(pod, follow=True, skip=printed[name]):
                         printed[name] += 1
                         yield line
@@ -98,11 +113,22 @@ def _followed(client: Kubeflow, pods: Pods, run: RunState, step: str) -> Iterato
         if _ended(run, step) and all(pod.metadata.name in complete or waiting(pod) for pod in newest):
             return
         time.sleep(PAUSE_SECONDS)
-        run = get(client, run.id)
 
 
 def _ended(run: RunState, step: str) -> bool:
     return run.ended or run.step(step.partition("/")[0]).end is not None
+
+
+def _require_pods(found: "Sequence[V1Pod]", pods: Pods, run: RunState, step: str) -> None:
+    """Raises NoPods where there should be a pod and is none."""
+    if found:
+        return
+    if _ended(run, step):
+        raise NoPods("its pod is gone")
+    seconds = run.step(step.partition("/")[0]).seconds
+    if seconds is not None and seconds > POD_SECONDS:
+        where = f"namespace {pods.namespace!r} of the kubeconfig's cluster"
+        raise NoPods(f"it runs, but not in {where}; name the one where Kubeflow Pipelines is with --context")
 
 
 def _archived(client: Kubeflow, run: RunState, step: str, why: str) -> Iterator[str]:
@@ -110,6 +136,12 @@ def _archived(client: Kubeflow, run: RunState, step: str, why: str) -> Iterator[
 
     The server does not say which of its parts is which: it is all of them or none.
     """
+    name, _, part = step.partition("/")
+    if part:
+        raise StepError(
+            f"the log of {step} in run {run.id} cannot be had: {why}, and the archive of Kubeflow Pipelines does not "
+            f"tell the parts apart; ask for {name}, all of them"
+        )
     found = client.run(run.id)
     nodes = tasks(found).get(step, []) if found else []
     # The task's child is the node of its executor, under whose ID the server finds what Argo archived.

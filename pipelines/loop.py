@@ -15,7 +15,7 @@ from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
 from kfp.local.status import Status
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineTaskSpec
 
-from pipelines.cores import cores
+from components.loader.machine import cores
 
 if TYPE_CHECKING:
     from pipelines.local import StepRun

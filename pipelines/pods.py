@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from components.step import StepError
+from pipelines.doctor.cluster import NoKubeconfig, connect, multi_user
+from pipelines.kubeflow import Kubeflow
 from pipelines.terminal import lines
 
 if TYPE_CHECKING:
@@ -24,12 +26,27 @@ class NoPods(Exception):
     """The Kubernetes API does not give pods or logs; the sentence says why."""
 
 
+class NoAnswer(NoPods):
+    """It may give them if it is asked again."""
+
+
+def namespace(client: Kubeflow, kfp_namespace: str) -> str:
+    """Where the pods of runs are: in the user's namespace, or with one user in that of Kubeflow Pipelines itself."""
+    return client.namespace if client.namespace and multi_user(client) else kfp_namespace
+
+
 class Pods:
     """The pods of one namespace."""
 
     def __init__(self, namespace: str, context: str = "") -> None:
+        """Raises NoPods, or UserError where a context is named that is of no use."""
+        from kubernetes.client import CoreV1Api
+
         self.namespace = namespace
-        self.api = _api(context)
+        try:
+            self.api = CoreV1Api(connect(context))
+        except NoKubeconfig as error:
+            raise NoPods(f"there is {error}") from None
 
     def attempts(self, run_id: str, step: str) -> "list[V1Pod]":
         """The pods in which the step ran or is to run, the newest attempt last. Raises NoPods.
@@ -69,9 +86,10 @@ class Pods:
         try:
             return getattr(self.api, method)(*namespaced, _request_timeout=timeout, **options)
         except ApiException as error:
-            raise NoPods(_refusal(error, self.namespace)) from None
+            kind = NoAnswer if error.status >= 500 else NoPods
+            raise kind(_refusal(error, self.namespace)) from None
         except HTTPError:
-            raise NoPods("the Kubernetes API cannot be reached") from None
+            raise NoAnswer("the Kubernetes API cannot be reached") from None
 
 
 def waiting(pod: "V1Pod") -> str:
@@ -93,25 +111,6 @@ def over(pod: "V1Pod") -> bool:
         container.name == CONTAINER and container.state and container.state.terminated is not None
         for container in pod.status.container_statuses or []
     )
-
-
-def _api(context: str) -> Any:
-    from kubernetes import client, config
-    from kubernetes.config import ConfigException
-
-    try:
-        try:
-            return client.CoreV1Api(config.new_client_from_config(context=context or None))
-        except ConfigException:
-            if context:
-                raise
-            configuration = client.Configuration()
-            config.load_incluster_config(configuration)
-            return client.CoreV1Api(client.ApiClient(configuration))
-    except ConfigException:
-        raise NoPods(
-            f"there is no context {context!r} in the kubeconfig" if context else "there is no kubeconfig"
-        ) from None
 
 
 def _refusal(error: Any, namespace: str) -> str:

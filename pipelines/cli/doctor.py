@@ -44,21 +44,23 @@ def doctor(
     found = {"this machine": examine(machine.checks(store, Path(LOCAL_STORE)), SECONDS)}
     connection = kubeflow.connection
     if cluster or connection.host or connection.context:
-        found["the cluster"] = examine(checks(kubeflow, needs(kubeflow, facts), connection.context), SECONDS)
+        kfp_namespace = click.get_current_context().params["kfp_namespace"]
+        looks = checks(kubeflow, lambda: needs(kubeflow, facts, kfp_namespace), connection.context)
+        found["the cluster"] = examine(looks, SECONDS)
     click.echo(as_list(found) if as_json else screen(found))
     sys.exit(any(finding.state == "failed" for findings in found.values() for finding in findings))
 
 
-def needs(kubeflow: "Kubeflow", settings: "Settings") -> "Needs":
-    """What a run of ours needs there; in single-user mode runs live in the namespace of Kubeflow Pipelines itself."""
+def needs(kubeflow: "Kubeflow", settings: "Settings", kfp_namespace: str) -> "Needs":
+    """What a run of ours needs there, where its pods will be."""
     from pipelines.doctor.cluster import Needs
     from pipelines.parameters import parameters
+    from pipelines.pods import namespace
     from pipelines.submit import Order
 
     defaults = {field.name: field.default for field in parameters()}
-    forward = kubeflow.connection.forward
     return Needs(
-        namespace=kubeflow.namespace or (forward.namespace if forward else "kubeflow"),
+        namespace=namespace(kubeflow, kfp_namespace),
         service_account=Order.service_account,
         secret=settings.secret,
         gpu_type=defaults["gpu_type"],

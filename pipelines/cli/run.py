@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from components import step
+from components.loader.machine import cores
 from components.step import StepError, UserError
-from pipelines.cores import cores
 from pipelines.parameters import check, parameters
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from components.step import StepError, UserError
@@ -69,11 +70,14 @@ class NoKubeconfig(Exception):
     """There is no way to the Kubernetes API from here; the sentence says why."""
 
 
-def checks(kubeflow: Kubeflow, needs: Needs, context: str) -> list[Check]:
-    """What to look at in a cluster: KFP through its own API, everything else through that of Kubernetes."""
+def checks(kubeflow: Kubeflow, needs: Callable[[], Needs], context: str) -> list[Check]:
+    """What to look at in a cluster: KFP through its own API, everything else through that of Kubernetes.
+
+    To find out what is needed, KFP may have to be asked; so that is part of a check.
+    """
     return [
         Check("kfp", lambda: pipelines(kubeflow)),
-        Check("kubernetes", lambda: kubernetes(kubeflow, needs, context)),
+        Check("kubernetes", lambda: kubernetes(kubeflow, needs(), context)),
     ]
 
 
@@ -146,7 +150,10 @@ def kubernetes(kubeflow: Kubeflow, needs: Needs, context: str) -> Sequence[Findi
 
 
 def connect(context: str) -> "ApiClient":
-    """A client of the kubeconfig's cluster, or else of the cluster that this is a pod of. Raises NoKubeconfig."""
+    """A client of the kubeconfig's cluster, or else of the cluster that this is a pod of.
+
+    Raises NoKubeconfig, or UserError where a context is named.
+    """
     from kubernetes import client, config
     from yaml import YAMLError
 
@@ -154,7 +161,8 @@ def connect(context: str) -> "ApiClient":
     configuration.retries = 1
     try:
         config.load_kube_config(context=context or None, client_configuration=configuration)
-    except (config.ConfigException, YAMLError) as error:
+    except (config.ConfigException, YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
+        # All but the first come from a broken file, of which the client checks little.
         if context:
             raise UserError(
                 f"context {context!r} of the kubeconfig is not usable: {_line(error)}; see kubectl config"
@@ -167,7 +175,7 @@ def connect(context: str) -> "ApiClient":
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def permitted(name: str, look: Callable[[], Sequence[Finding]]) -> Sequence[Finding]:
@@ -239,6 +247,7 @@ def rights(api: "ApiClient", kubeflow: Kubeflow, namespace: str) -> Sequence[Fin
     return [*(may(api, namespace, *resource, verbs) for resource, verbs in RIGHTS.items()), logs]
 
 
+@cache  # a server that does not answer is not waited for twice
 def multi_user(kubeflow: Kubeflow) -> bool:
     """Whether KFP asks for rights; where it does not answer, they are looked at all the same."""
     try:

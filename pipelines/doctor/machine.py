@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from components.loader import machine
 from components.step import UserError
 from components.storage import DirectoryStore, S3Store, Store, open_store
 from pipelines.doctor import clock
@@ -83,18 +84,18 @@ def torch() -> Sequence[Finding]:
 
 def cores() -> Sequence[Finding]:
     """The cores that this process may use."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = machine.cores()
     if count == 1:
         return [warning("cores", "1", "a run takes long here; give it more, or submit it to a cluster")]
     return [ok("cores", str(count))]
 
 
 def memory(meminfo: Path = Path("/proc/meminfo")) -> Sequence[Finding]:
-    """What Linux says is available without swapping."""
+    """What Linux says is available without swapping, as far as a container may use it."""
     if not meminfo.exists():
-        return [ok("memory", f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / GIB:.1f} GiB")]
+        return [ok("memory", f"{machine.memory() / GIB:.1f} GiB")]
     kibibytes = dict(line.split(":") for line in meminfo.read_text().splitlines())["MemAvailable"].split()[0]
-    free = int(kibibytes) * 1024
+    free = min(int(kibibytes) * 1024, machine.memory())
     seen = f"{free / GIB:.1f} GiB available"
     if free < MEMORY_WANTED:
         return [warning("memory", seen, f"a run needs about {MEMORY_WANTED / GIB:.0f} GiB; end other programs")]

@@ -13,6 +13,7 @@ from pipelines.kubeflow import Kubeflow
 from pipelines.logs import read
 from pipelines.transport import Connection
 from tests.commands import retrain
+from tests.pipelines.conftest import use_kubeconfig
 from tests.servers.kfp import FakeKubeflow
 from tests.servers.kubernetes import FakeKubernetes
 from tests.servers.loopback import Reply, Request
@@ -109,7 +110,8 @@ def test_of_parts_that_have_no_pods_any_more_the_archive_has_all_the_logs(
         kubeflow_server.archived["r", f"node-{number}"] = f"archived {number}\n"
     kubeflow_server.finish("r", "SUCCEEDED")
     assert lines(kubeflow, "shard") == ["archived 0", "archived 1"]
-    with pytest.raises(StepError, match="the log of shard/1 in run r cannot be had: its pod is gone"):
+    alone = "the log of shard/1 in run r cannot be had: its pod is gone, .* not tell the parts apart; ask for shard"
+    with pytest.raises(StepError, match=alone):
         lines(kubeflow, "shard/1")
 
 
@@ -177,6 +179,42 @@ def test_a_stream_that_ends_before_the_step_goes_on_where_it_stopped(
     assert lines(kubeflow, follow=True) == ["one", "two", "three"]
 
 
+@pytest.mark.parametrize("silent", ["kubeflow", "kubernetes"])
+def test_following_survives_that_nobody_answers_for_a_while(
+    silent: str, kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes
+) -> None:
+    add_run(kubeflow_server, train="RUNNING")
+    pod = kubernetes_server.add_pod("kubeflow", "p", "r", NODE, "one\n")
+    (status,) = pod["status"]["containerStatuses"]
+    ended, status["state"] = status["state"], {"running": {}}
+    seen = read(kubeflow, "r", "train", kfp_namespace="kubeflow", follow=True)
+    assert next(seen) == "one"
+    kubernetes_server.logs["kubeflow", "p"] += "two\n"
+    status["state"] = ended
+    if silent == "kubeflow":
+        kubeflow_server.fail(503, "the server is being upgraded", times=10)
+    else:
+        kubernetes_server.fail(503, "the server is being upgraded", times=10)
+    assert next(seen) == "two"
+    kubeflow_server.finish("r", "SUCCEEDED")
+    assert list(seen) == []
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_step_that_runs_in_another_cluster_than_the_kubeconfigs_is_not_waited_for(
+    follow: bool,
+    kubeflow: Kubeflow,
+    kubeflow_server: Archive,
+    kubernetes_server: FakeKubernetes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.logs.POD_SECONDS", -1)
+    add_run(kubeflow_server, train="RUNNING")
+    elsewhere = "it runs, but not in namespace 'kubeflow' of the kubeconfig's cluster; name .* with --context"
+    with pytest.raises(StepError, match=elsewhere):
+        lines(kubeflow, follow=follow)
+
+
 def test_a_step_that_waits_says_for_what(
     kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes
 ) -> None:
@@ -212,7 +250,9 @@ def test_an_unknown_step_or_run_is_named(kubeflow: Kubeflow, kubeflow_server: Ar
         lines(kubeflow, "trian")
 
 
-@pytest.mark.parametrize("way", ["the pod is gone", "no kubeconfig", "no rights", "expired", "unreachable"])
+@pytest.mark.parametrize(
+    "way", ["the pod is gone", "no kubeconfig", "a broken kubeconfig", "no rights", "expired", "unreachable"]
+)
 @pytest.mark.parametrize("follow", [False, True])
 def test_where_there_is_no_pod_the_archive_has_the_log(
     way: str,
@@ -220,11 +260,16 @@ def test_where_there_is_no_pod_the_archive_has_the_log(
     kubeflow: Kubeflow,
     kubeflow_server: Archive,
     request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     add_run(kubeflow_server, train="SUCCEEDED")
     kubeflow_server.finish("r", "SUCCEEDED")
     kubeflow_server.archived["r", "retrain-x7k-77"] = "archived 1\narchived 2\n"
-    if way != "no kubeconfig":
+    if way == "a broken kubeconfig":
+        (tmp_path / "broken").write_text("{]")
+        use_kubeconfig(monkeypatch, tmp_path / "broken")
+    elif way != "no kubeconfig":
         cluster = request.getfixturevalue("kubernetes_server")
         if way == "no rights":
             cluster.denied.add(("", "pods", "list"))
@@ -279,5 +324,5 @@ def test_logs_prints_the_log(kubeflow_server: Archive, kubernetes_server: FakeKu
     shown = retrain("logs", "r", "train", *flags, folder=tmp_path)
     assert (shown.returncode, shown.stdout, shown.stderr) == (0, "epoch 1\nepoch 2\n", "")
     context = retrain("logs", "r", "train", *flags, "--context", "nowhere", folder=tmp_path)
-    assert (context.returncode, context.stdout) == (1, "")
-    assert "there is no context 'nowhere' in the kubeconfig" in context.stderr
+    assert (context.returncode, context.stdout) == (2, "")
+    assert "context 'nowhere' of the kubeconfig is not usable" in context.stderr

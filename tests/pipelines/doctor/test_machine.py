@@ -183,6 +183,17 @@ def test_memory_is_what_is_available(tmp_path: Path) -> None:
     assert (found.state, found.seen) == ("warning", "1.0 GiB available")
 
 
+def test_a_container_has_the_cores_and_the_memory_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.loader.machine.CGROUPS", tmp_path)
+    (tmp_path / "cpu.max").write_text("100000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{2**29}\n")
+    for meminfo in (Path("/proc/meminfo"), tmp_path / "none"):
+        assert machine.memory(meminfo)[0].seen.startswith("0.5 GiB")
+    assert [finding.seen for finding in machine.cores()] == ["1"]
+
+
 def test_a_disk_without_room_fails() -> None:
     (found,) = machine.disk(Path("/proc/store"))  # a file system that never has any
     assert (found.state, found.seen) == ("failed", "0.0 GiB free at /proc")
