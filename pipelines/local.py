@@ -244,7 +244,9 @@ def stop(process: "subprocess.Popen[str]") -> None:
     """Ends a process that still runs: by SIGINT, so that it removes what is half-written, or else by SIGKILL."""
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
-        try:
-            process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            try:
+                process.wait(GRACE_SECONDS)
+            finally:  # at a second Ctrl-C, too
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)

@@ -29,9 +29,17 @@ from pipelines.cli.upload import upload
 class Terminated(KeyboardInterrupt):
     """SIGTERM came."""
 
+    number = signal.SIGTERM
+
+
+class HungUp(KeyboardInterrupt):
+    """SIGHUP came: the terminal was closed."""
+
+    number = signal.SIGHUP
+
 
 def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise HungUp if number == signal.SIGHUP else Terminated
 
 
 class OneSentence(click.Group):
@@ -39,12 +47,14 @@ class OneSentence(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         signal.signal(signal.SIGTERM, terminate)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(signal.SIGHUP, terminate)  # kubectl and the steps would go on unseen
         try:
             return super().invoke(context)
         except (UserError, StepError) as error:
             fail(error, error.code)
         except KeyboardInterrupt as interrupt:
-            number = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+            number = getattr(interrupt, "number", signal.SIGINT)
             fail(str(interrupt) or "interrupted; nothing half-written was left in the store", 128 + number)
 
 
