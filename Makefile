@@ -50,9 +50,9 @@ docs: setup  ## Write what is made from the code: the reference, the pipeline, t
 setup: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed: apt-get install python3"; exit 2; }
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed, as python3 or, say, python3.12: apt-get install python3"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "error: Python's venv is needed: apt-get install python3-venv"; exit 2; }
+		{ echo "error: Python's venv is needed: apt-get install $(notdir $(PYTHON))-venv"; exit 2; }
 	@echo "Setting up $(VENV); this takes a few minutes, once."
 	@$(PYTHON) -m venv $(VENV) && $(PIP) install --upgrade 'pip>=25.3'
 	@# Without an NVIDIA GPU the builds for the CPU fit: they need 5 GB less. Where they cannot be had, the registry's serve.

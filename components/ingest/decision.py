@@ -13,5 +13,6 @@ def decide(condition: str, champion: Version | None, dataset: str, code: str) ->
         return RETRAIN, "Retraining, because there is no champion yet."
     changed = [what for what, now in (("dataset", dataset), ("code", code)) if champion.facts.get(what) != now]
     if not changed:
-        return STOP, f"Nothing to do: dataset and code are those of the champion, version {champion.number}."
+        same = f"dataset and code are those of the champion, version {champion.number}"
+        return STOP, f"Nothing to do: {same}. Parameters are not compared; the condition 'always' retrains."
     return RETRAIN, f"Retraining, because the {' and the '.join(changed)} changed since version {champion.number}."

@@ -11,7 +11,10 @@ CHAMPION = Version(name="mnist", number=3, digest="d", files={}, hashes={}, fact
 def test_nothing_changed_since_the_champion_is_no_reason() -> None:
     decision, why = decide("changed", CHAMPION, "data", "code")
     assert decision == STOP
-    assert why == "Nothing to do: dataset and code are those of the champion, version 3."
+    assert why == (
+        "Nothing to do: dataset and code are those of the champion, version 3. "
+        "Parameters are not compared; the condition 'always' retrains."
+    )
 
 
 @pytest.mark.parametrize(
