@@ -101,9 +101,21 @@ def from_pretrained(classifier: Classifier, config: ModelConfig, store: Store) -
     )
 
 
+def pretrained_version(name: str, store: Store) -> str:
+    """Changes whenever the store's pretrained weights of an architecture do; '' where it has none."""
+    try:
+        return store.stat(_pretrained(name)).version
+    except NotFound:
+        return ""
+
+
+def _pretrained(name: str) -> str:
+    return f"pretrained/{name}.safetensors"
+
+
 def _find_weights(name: str, store: Store) -> tuple[dict[str, Tensor], str]:
     """The pretrained weights of an architecture, and where they were found. Raises UserError."""
-    key = f"pretrained/{name}.safetensors"
+    key = _pretrained(name)
     published = library.weights(networks.source(name))
     repository = published.repository if published else None
     cached = library.cached(repository) if repository else None

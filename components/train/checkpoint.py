@@ -43,6 +43,7 @@ class Checkpoints:
         self._last = time.monotonic()
         self._writing: threading.Thread | None = None
         self._written = False
+        self._damaged: set[str] = set()
 
     @property
     def due(self) -> bool:
@@ -64,12 +65,16 @@ class Checkpoints:
         return self._written
 
     def latest(self) -> State | None:
-        """The newest that is whole; None where there is none. Damaged ones are named and passed over."""
+        """The newest that is whole; None where there is none. Damaged ones are named and passed over.
+
+        Raises StepError or UserError where the store cannot be read: what it holds may be whole.
+        """
         for key, digest in reversed(list(self._listed())):
             try:
                 return self._read(key, digest)
-            except (StepError, NotFound, SafetensorError, ValueError, KeyError) as error:
+            except (NotFound, SafetensorError, ValueError, KeyError) as error:
                 _say(f"warning: checkpoint {key} is damaged or gone ({error}); the one before is taken")
+                self._damaged.add(key)
         return None
 
     def clear(self) -> None:
@@ -91,10 +96,11 @@ class Checkpoints:
             self._remove(KEPT)
 
     def _remove(self, kept: int) -> None:
-        """All but the newest."""
+        """All but the newest, and the damaged ones, which would be taken for the newest of all."""
         try:
-            keys = [key for key, _ in self._listed()]
-            for key in keys[: max(0, len(keys) - kept)]:
+            keys = sorted((key for key, _ in self._listed()), key=lambda key: key not in self._damaged)
+            whole = len(keys) - len(self._damaged & set(keys))
+            for key in keys[: len(keys) - min(kept, whole)]:
                 self.store.remove(key)
         except (StepError, UserError, OSError) as error:
             _say(f"warning: old checkpoints below {self.prefix} were not removed ({error})")
@@ -110,7 +116,7 @@ class Checkpoints:
             path = Path(folder, "state.safetensors")
             self.store.fetch(key, path)
             if _sha256(path) != digest:
-                raise StepError("not the SHA-256 in its name")
+                raise ValueError("not the SHA-256 in its name")
             with safe_open(path, framework="pt") as file:
                 form = json.loads(file.metadata()["form"])
             state: State = _put_together(form, safetensors.torch.load_file(path))
@@ -145,17 +151,17 @@ def _put_together(form: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _put_together(item, tensors) for key, item in form["items"]}
 
 
-def random_state() -> State:
-    """Of PyTorch's global generators, from which dropout and the like draw."""
+def random_state(device: torch.device) -> State:
+    """Of PyTorch's global generators, from which dropout and the like draw on this device."""
     state: State = {"cpu": torch.get_rng_state()}
-    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
 
 
-def restore_random_state(state: State) -> None:
-    """Takes on what `random_state` gave."""
+def restore_random_state(state: State, device: torch.device) -> None:
+    """Takes on what `random_state` gave, on whatever device."""
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def _sha256(path: Path) -> str:

@@ -45,6 +45,10 @@ class Learner:
         self.sharded = ranks.ranks > 1 and recipe.parallel == "fsdp"
         """Whether each rank holds but a part of every tensor."""
         self.average = _average(classifier, recipe.ema, self.sharded) if recipe.ema else None
+        # Of whole numbers, such as indices, an average makes others.
+        averaged = self.average.module.buffers() if self.average else ()
+        pairs = zip(averaged, classifier.buffers(), strict=False)
+        self._tables = [(kept, given) for kept, given in pairs if not kept.is_floating_point()]
         self.network = self._distributed()
         self.programs: dict[int, Any] = {}
         """What torch.compile made of it, by the number of images."""
@@ -88,7 +92,7 @@ class Learner:
         total: Tensor | None = None
         parts = list(zip(*(torch.chunk(part, self.recipe.accumulate) for part in (images, targets)), strict=True))
         for number, (some, wanted) in enumerate(parts, 1):
-            with self._alone(number < len(parts)):
+            with self.alone() if number < len(parts) else _NOTHING:
                 with self.autocast():
                     logits = self.programs.get(len(some), self.network)(some)
                 loss, gradient = self._cross_entropy(logits.detach().float(), wanted, count)
@@ -114,9 +118,9 @@ class Learner:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.type)
 
-    def _alone(self, more: bool) -> contextlib.AbstractContextManager[object]:
-        """In which gradients stay on this rank, where more of the batch is to come."""
-        return self.network.no_sync() if more and isinstance(self.network, DistributedDataParallel) else _NOTHING
+    def alone(self) -> contextlib.AbstractContextManager[object]:
+        """In which gradients stay on this rank; FSDP exchanges them all the same."""
+        return self.network.no_sync() if isinstance(self.network, DistributedDataParallel) else contextlib.nullcontext()
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Cross-entropy, unsmoothed, and the gradient of the smoothed one, softmax minus target, times the ranks.
@@ -146,6 +150,8 @@ class Learner:
         self.schedule.step()
         if self.average:
             self.average.update_parameters(self.classifier)
+            for kept, given in self._tables:
+                kept.copy_(given)
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -189,7 +195,7 @@ class Learner:
         return DistributedDataParallel(classifier, devices, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: FSDP would fill the buffers in which it gathers weights with its tensors
 def judge(
     classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], ranks: Ranks = ALONE
 ) -> tuple[float, float]:

@@ -88,7 +88,11 @@ class Loop:
         """Writes a checkpoint."""
         self._read()
         self.tick()
-        state = {"learner": self.learner.state(), "course": dict(vars(self.course)), "random": random_state()}
+        state = {
+            "learner": self.learner.state(),
+            "course": dict(vars(self.course)),
+            "random": random_state(self.learner.device),
+        }
         if self.learner.ranks.first:
             self.checkpoints.save(self._done(), state | {"choices": self.choices})
 

@@ -83,19 +83,22 @@ def compile_where_it_pays(learner: Learner, wanted: str, shape: Shape, count: in
     if wanted == "off":
         return False, ""
     ranks = learner.ranks
-    with untouched(learner):
+    # Gradients stay here: a rank whose compiler fails would not be there to exchange them.
+    with untouched(learner), learner.alone():
         tried = (*batch(learner, shape, count // ranks.ranks), count)
-        eager = ranks.tell(seconds(learner, *tried))
+        once = ranks.tell(seconds(learner, *tried, steps=1))
+        steps = min(STEPS, int(STEPS_SECONDS / once))
+        eager = min(once, ranks.tell(seconds(learner, *tried, steps=steps))) if steps else once
         if wanted == "auto" and eager * batches * COMPILE_SHARE < COMPILE_SECONDS:
             return False, f"not compiled: {duration(eager * batches)} of training could not make up for it"
         compiled, failure = math.inf, ""
         try:
             learner.compile(len(tried[0].chunk(learner.recipe.accumulate)[0]))
-            compiled = seconds(learner, *tried)
+            compiled = seconds(learner, *tried, steps=max(1, steps))
         except Exception as error:  # of a dozen classes, the C++ compiler's among them
             failure = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
-        failure, compiled = ranks.tell(failure), ranks.tell(compiled)
         worked = ranks.everywhere(math.isfinite(compiled))
+        failure, compiled = ranks.tell(failure), ranks.tell(compiled)
     if worked and (wanted == "on" or eager > GAIN * compiled):
         return True, f"compiled: a step takes {compiled:.3g} s in place of {eager:.3g} s"
     learner.programs.clear()
@@ -105,24 +108,24 @@ def compile_where_it_pays(learner: Learner, wanted: str, shape: Shape, count: in
 
 
 def batch(learner: Learner, shape: Shape, count: int) -> tuple[Tensor, Tensor]:
-    """Random images, uint8 [N, H, W, C], and targets, float32 [N, K]."""
+    """Random images, uint8 [N, H, W, C], or float32 where the recipe blends them, and targets, float32 [N, K]."""
     images = torch.randint(256, (count, *shape), dtype=torch.uint8, device=learner.device)
+    if learner.recipe.mixup:
+        images = images.float()
     return images, learner.targets(torch.randint(learner.classes, (count,), device=learner.device))
 
 
-def seconds(learner: Learner, images: Tensor, targets: Tensor, count: int) -> float:
-    """How long the network takes forth and back for a batch, at its best after the first time."""
+def seconds(learner: Learner, images: Tensor, targets: Tensor, count: int, steps: int) -> float:
+    """How long the network takes forth and back for a batch, at its best in so many steps after a first one."""
     learner.train()
-    times: list[float] = []
-    begin = math.inf
-    while len(times) <= STEPS and time.perf_counter() - begin < STEPS_SECONDS:
+    best = math.inf
+    for number in range(1 + steps):
         start = time.perf_counter()
         learner.descend(images, targets, count)
         if learner.device.type == "cuda":
             torch.cuda.synchronize(learner.device)
-        times.append(time.perf_counter() - start)
-        begin = min(begin, time.perf_counter())
-    return min(times[1:])
+        best = min(best, time.perf_counter() - start) if number else best
+    return best
 
 
 @contextmanager

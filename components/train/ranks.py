@@ -94,6 +94,8 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
             atexit.register(_leave)
         yield
     except RuntimeError as error:
+        if "NCCL error" in str(error):
+            raise StepError(f"the GPUs cannot exchange gradients: {' '.join(str(error).split())}") from None
         if isinstance(error, dist.DistError) or "gloo" in str(error):  # Gloo has no class of its own
             raise StepError(f"{LOST} ({str(error).splitlines()[0]})") from None
         raise

@@ -3,16 +3,34 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from components.step import UserError, check_choices, fields, read_pairs, require
+from components.step import UserError, check_choices, choose, fields, read_pairs, require
+
+OPTIMIZERS = (
+    "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamc", "adamp", "adamuon", "adamw",
+    "adamwlegacy", "adan", "adanw", "adopt", "adoptc", "adoptw", "cadafactor", "cadamc", "cadamp", "cadamw",
+    "cadan", "cadanw", "cadopt", "cadoptc", "cadoptw", "clamb", "clambw", "claprop", "clion", "clionc", "cmars",
+    "cnadamc", "cnadamw", "crmsproptf", "csgdc", "csgdp", "csgdw", "lamb", "lambc", "lambcd", "lambcw", "lambw",
+    "laprop", "lapropc", "larc", "lars", "lion", "lionc", "madgrad", "madgradw", "mars", "momentum", "muon",
+    "nadam", "nadamc", "nadamlegacy", "nadamuon", "nadamw", "nesterov", "nesterovw", "nlarc", "nlars", "nmuon",
+    "novograd", "novogradc", "novogradw", "radabelief", "radam", "radamlegacy", "radamw", "rmsprop", "rmsproptf",
+    "rmsproptfc", "rmsproptfw", "sgd", "sgdc", "sgdp", "sgdw",
+)  # fmt: skip
+"""adamw, sgd and those of timm 1.0.31 that train here, by their names there.
+
+Not those of APEX and bitsandbytes, which are not installed; adahessian, which needs the gradient of the gradient; kron
+and adafactorbv, whose state no checkpoint gives back.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that a recipe may say; what it leaves out has these defaults."""
 
-    optimizer: Annotated[str, "adamw, sgd (with Nesterov's momentum), or another one of timm's by its name there."] = (
-        "adamw"
-    )
+    optimizer: Annotated[
+        str,
+        "adamw, sgd (with Nesterov's momentum), or another one of timm's by its name there, but for adahessian and what "
+        "is of kron, adafactorbv, APEX or bitsandbytes.",
+    ] = "adamw"
     weight_decay: Annotated[float, "How strongly weights are drawn to zero."] = 0.01
     momentum: Annotated[float, "Of sgd."] = 0.9
     schedule: Annotated[
@@ -54,6 +72,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choices(self)
+        choose("optimizer", self.optimizer, OPTIMIZERS)
         for name, least, most in BOUNDS:
             value = getattr(self, name)
             must = f"be from {least} to {most:g}" if most < float("inf") else f"be at least {least}"

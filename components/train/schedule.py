@@ -15,7 +15,7 @@ def schedule(optimizer: Optimizer, recipe: Recipe, batches: int, epochs: int) ->
     """The recipe's schedule over so many batches in all; each group of the optimizer has its peak as learning rate."""
     if recipe.schedule == "one_cycle":
         peaks = [float(group["lr"]) for group in optimizer.param_groups]
-        cycled = "betas" in optimizer.defaults or "momentum" in optimizer.defaults
+        cycled = "betas" in optimizer.defaults  # not the momentum of SGD, which the recipe says
         return OneCycleLR(optimizer, peaks, total_steps=batches + 1, cycle_momentum=cycled)
     warm = min(recipe.warmup / epochs, 1) * batches
     return LambdaLR(optimizer, lambda batch: factor(recipe.schedule, batch, warm, batches))

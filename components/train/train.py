@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from components import registry
+from components.code import code_digest
 from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
 from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
@@ -32,8 +33,10 @@ from components.train.ranks import Ranks, here, joined
 from components.train.recipe import Recipe, read_recipe
 
 
-def train(step: Train) -> Metadata:
+def train(step: Train, deliver: Callable[[Metadata], None] = lambda metadata: None) -> Metadata:
     """Trains on the training split, judges on the validation split after each epoch, and writes the model.
+
+    `deliver` takes it from there while a training that is ended can still go on from its checkpoints.
 
     The same seed, data and machine give bitwise the same weights, also where the training was ended and goes on from a
     checkpoint. Raises StepError, and writes no model, where the loss ceases to be a number or a shard is damaged.
@@ -59,14 +62,15 @@ def train(step: Train) -> Metadata:
         notes = adaptations(config, classifier)
         if state is None:
             notes.append(begin(step, classifier, config, store))
-        classifier.to(device).to(memory_format=torch.channels_last)
-        choices = state["choices"] if state else choose(step, recipe, classifier, config, manifest, ranks)
-        batches, validation = load(step, recipe, store, manifest, config, choices["batch_size"], device, ranks)
-        learner = make_learner(step, recipe, classifier, manifest, len(batches), choices, ranks)
-        course = resume(learner, state, step.seed)
+        with enough_memory(device, "the network and its optimizer"):
+            classifier.to(device).to(memory_format=torch.channels_last)
+            choices = state["choices"] if state else choose(step, recipe, classifier, config, manifest, ranks)
+            batches, validation = load(step, recipe, store, manifest, config, choices["batch_size"], device, ranks)
+            learner = make_learner(step, recipe, classifier, manifest, len(batches), choices, ranks)
+            course = resume(learner, state, step.seed)
         wanted = recipe.compile if state is None else "on" if choices["compile"] else "off"
         steps, count = step.epochs * len(batches), batches.count(0)
-        with enough_memory(device, choices["batch_size"]):
+        with enough_memory(device, f"a batch of {choices['batch_size']}"):
             choices["compile"], note = compile_where_it_pays(learner, wanted, config.shape, count, steps)
         notes.append(note)
 
@@ -84,14 +88,16 @@ def train(step: Train) -> Metadata:
         training = facts(step, recipe, choices, classifier, ranks) | results
         config = dataclasses.replace(config, training=training)
         weights = course.best or learner.judged_state()
+        said = metadata(config, results)
         if told:
             classifier = build(config)
             classifier.load_state_dict(weights)
             save(step.model, classifier, config, course.curve)
             write(step.metrics, json.dumps(results, indent=2) + "\n")
             write(step.curves, told.page())
+            deliver(said)
             checkpoints.clear()
-    return metadata(config, results)
+    return said
 
 
 def describe(step: Train, manifest: Manifest) -> ModelConfig:
@@ -139,8 +145,13 @@ def identity(step: Train, config: ModelConfig, store: Store) -> str:
     """
     names = ("epochs", "batch_size", "learning_rate", "recipe", "seed", "start")
     decisive = dataclasses.asdict(config) | {name: getattr(step, name) for name in names}
+    decisive["code"] = code_digest()
     if step.start == "champion" and (champion := registry.champion(store, step.model_name)):
         decisive["champion"] = champion.digest
+    if step.start == "pretrained":
+        from components.models.start import pretrained_version
+
+        decisive["pretrained"] = pretrained_version(step.architecture, store)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -219,7 +230,7 @@ def resume(learner: Learner, state: State | None, seed: int) -> Course:
         return Course()
     learner.restore(state["learner"])
     if learner.ranks.first:
-        restore_random_state(state["random"])
+        restore_random_state(state["random"], learner.device)
     else:
         torch.manual_seed(seed + learner.ranks.rank)
     return Course(**state["course"])
@@ -262,7 +273,7 @@ def announce(told: Journal | None, notes: list[str], course: Course) -> None:
 def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
     """What is left of an epoch, and its validation."""
     learner, course = loop.learner, loop.course
-    with enough_memory(learner.device, loop.batches.batch_size):
+    with enough_memory(learner.device, f"a batch of {loop.batches.batch_size}"):
         loop.run_epoch()
         learner.share_statistics()
         loss, accuracy = judge(learner.judged, loop.watched(validation), learner.ranks)
@@ -276,8 +287,8 @@ def run_epoch(loop: Loop, validation: OrderedBatches) -> None:
 
 
 @contextmanager
-def enough_memory(device: torch.device, batch_size: int) -> Iterator[None]:
-    """In which it is a StepError where the memory does not suffice for a batch."""
+def enough_memory(device: torch.device, what: str) -> Iterator[None]:
+    """In which it is a StepError where the memory does not suffice for `what`."""
     try:
         yield
     except RuntimeError as error:
@@ -285,8 +296,8 @@ def enough_memory(device: torch.device, batch_size: int) -> Iterator[None]:
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         raise StepError(
-            f"the memory of {device} does not hold a batch of {batch_size}; try a smaller --batch-size or "
-            "--image-size, or --recipe accumulate=2"
+            f"the memory of {device} does not hold {what}; try a smaller --batch-size or --image-size, "
+            "--recipe accumulate=2, or another --architecture"
         ) from None
 
 

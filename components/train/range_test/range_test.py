@@ -60,7 +60,7 @@ def range_test(step: Train) -> Metadata:
         say("note", note)
     batches, _ = load(step, recipe, store, manifest, config, choices["batch_size"], device, ALONE)
     learner = make_learner(step, recipe, classifier, manifest, BATCHES, choices, ALONE)
-    with enough_memory(device, choices["batch_size"]):
+    with enough_memory(device, f"a batch of {choices['batch_size']}"):
         curve = Curve(*zip(*measure(learner, batches), strict=True))
     rate, reason = curve.suggested
     told = {"learning_rate": rate, "reason": reason, "batch_size": choices["batch_size"]}

@@ -1,6 +1,5 @@
 """A worker: one process of the training, which torchrun starts with its RANK and WORLD_SIZE."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,5 @@ def work(worker: Worker) -> Metadata:
     store = open_store(worker.store)
     with TemporaryDirectory(prefix="training-") as room:
         step = receive(store, worker.training, Path(room))
-        metadata = train(step)
-        if os.environ.get("RANK", "0") == "0":
-            deliver(step, store, worker.training, metadata)
+        train(step, lambda metadata: deliver(step, store, worker.training, metadata))
     return {}

@@ -11,6 +11,7 @@ from components.storage import DirectoryStore
 from components.train.checkpoint import Checkpoints, random_state, restore_random_state
 
 PREFIX = "training/abc/checkpoints/"
+CPU = torch.device("cpu")
 
 
 def checkpoints(store: DirectoryStore, minutes: float = 5.0) -> Checkpoints:
@@ -78,6 +79,28 @@ def test_where_all_are_damaged_there_is_none(store: DirectoryStore) -> None:
     for key in saved(store, 1, 2):
         (store.root / key).write_bytes(b"")
     assert checkpoints(store).latest() is None
+
+
+def test_what_is_written_after_damaged_ones_takes_their_place(store: DirectoryStore) -> None:
+    for key in saved(store, 100, 200, 300):
+        (store.root / key).write_bytes(b"")
+    found = checkpoints(store)
+    assert found.latest() is None
+    found.save(1, state(1))
+    found.wait()
+    assert [key.removeprefix(PREFIX)[:8] for key in store.keys(PREFIX)] == ["00000001"]
+    assert same(checkpoints(store).latest(), state(1))
+
+
+def test_a_store_that_is_away_is_not_taken_for_damage(store: DirectoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(store, 1, 2)
+
+    def fail(key: str, path: Path) -> None:
+        raise StepError("the store is away")
+
+    monkeypatch.setattr(store, "fetch", fail)
+    with pytest.raises(StepError, match="the store is away"):
+        checkpoints(store).latest()
 
 
 def test_what_changes_while_it_is_written_is_saved_as_it_was(store: DirectoryStore) -> None:
@@ -156,9 +179,9 @@ def test_a_checkpoint_is_no_pickle(store: DirectoryStore) -> None:
 
 
 def test_random_numbers_go_on_where_they_were() -> None:
-    before = random_state()
+    before = random_state(CPU)
     drawn = torch.rand(4)
-    restore_random_state(before)
+    restore_random_state(before, CPU)
     assert torch.equal(torch.rand(4), drawn)
 
 

@@ -119,6 +119,17 @@ def test_an_average_follows_the_weights_slowly_and_is_what_is_judged() -> None:
         torch.testing.assert_close(after[name], 0.9 * value + 0.1 * now[name])
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.9995, 0.9999])
+def test_an_average_leaves_tables_of_whole_numbers_as_they_are(decay: float) -> None:
+    learner = pupil(f"ema={decay}")
+    for _ in range(3):
+        learn(learner)
+    tables = [buffer for buffer in learner.classifier.buffers() if not buffer.is_floating_point()]
+    kept = [buffer for buffer in learner.judged.buffers() if not buffer.is_floating_point()]
+    assert tables
+    assert all(torch.equal(one, other) for one, other in zip(tables, kept, strict=True))
+
+
 @pytest.mark.parametrize("recipe", ["", "optimizer=sgd", "ema=0.9", "optimizer=lamb schedule=step", "precision=bf16"])
 def test_a_restored_learner_goes_on_bit_for_bit(recipe: str) -> None:
     straight = pupil(recipe)

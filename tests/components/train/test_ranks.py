@@ -161,6 +161,49 @@ with joined(ranks, torch.device("cpu")):
 """
 
 
+PUPIL = """
+import torch
+from components.models.artifact import ModelConfig, build
+from components.train.learner import Learner, judge
+from components.train.probe import compile_where_it_pays
+from components.train.ranks import here, joined
+from components.train.recipe import read_recipe
+
+SHAPE = (28, 28, 1)
+lenet5 = {"activation": "relu", "pooling": "max", "bias": True}
+rest = dict(classes=tuple("0123456789"), shape=SHAPE, mean=(0.5,), std=(0.5,), dataset="", training={})
+
+def pupil(recipe, ranks):
+    classifier = build(ModelConfig(architecture="lenet5", options=lenet5, **rest))
+    options = dict(classes=10, batches=9, epochs=1, learning_rate=0.1, ranks=ranks)
+    return Learner(classifier, read_recipe(recipe), **options)
+
+images, labels = torch.zeros(4, *SHAPE, dtype=torch.uint8), torch.zeros(4, dtype=torch.long)
+ranks = here()
+"""
+
+COMPILED = f"""{PUPIL}
+def broken(network, dynamic):
+    raise RuntimeError("no compiler")
+
+torch.compile = broken if ranks.rank == 1 else lambda network, dynamic: network
+with joined(ranks, torch.device("cpu")):
+    learner = pupil("", ranks)
+    said = compile_where_it_pays(learner, "on", SHAPE, 8, 9)
+    learner.learn(images, learner.targets(labels), 8)
+    print(said == (False, "not compiled: the compiler failed (on another machine)") and not learner.programs)
+"""
+
+JUDGED = f"""{PUPIL}
+with joined(ranks, torch.device("cpu")):
+    learner = pupil("parallel=fsdp", ranks)
+    judge(learner.judged, [(images, labels)], ranks)
+    learner.train()
+    learner.learn(images, learner.targets(labels), 8)
+    print(True)
+"""
+
+
 def run(text: str, script: Path, processes: int) -> "subprocess.CompletedProcess[str]":
     """Runs a text as several processes."""
     script.write_text(text)
@@ -173,6 +216,18 @@ def run(text: str, script: Path, processes: int) -> "subprocess.CompletedProcess
 def test_processes_agree(tmp_path: Path) -> None:
     ended = run(TALK, tmp_path / "talk.py", 4)
     assert ended.stdout.count("True") == 4, ended.stderr
+
+
+@pytest.mark.slow
+def test_where_one_process_cannot_compile_none_does(tmp_path: Path) -> None:
+    ended = run(COMPILED, tmp_path / "compiled.py", 2)
+    assert ended.stdout.count("True") == 2, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_sharded_network_that_was_judged_first_learns(tmp_path: Path) -> None:
+    ended = run(JUDGED, tmp_path / "judged.py", 2)
+    assert ended.stdout.count("True") == 2, ended.stderr
 
 
 @pytest.mark.slow

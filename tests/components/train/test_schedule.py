@@ -17,6 +17,15 @@ def rates(text: str, batches: int, epochs: int) -> list[float]:
     return seen
 
 
+def test_the_momentum_of_sgd_is_what_the_recipe_says() -> None:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.3)
+    found = schedule(optimizer, read_recipe("schedule=one_cycle"), batches=9, epochs=1)
+    for _ in range(9):
+        assert optimizer.param_groups[0]["momentum"] == 0.3
+        optimizer.step()
+        found.step()
+
+
 def test_cosine_falls_by_half_a_wave() -> None:
     seen = rates("schedule=cosine", 100, 10)
     assert seen[0] == 1.0

@@ -16,12 +16,12 @@ import torch
 from components.dataset.manifest import read_manifest
 from components.dataset.shards import read_split
 from components.loader.batches import OrderedBatches
-from components.models.artifact import load, read_config, read_curve
+from components.models.artifact import Classifier, load, read_config, read_curve
 from components.step import StepError, UserError
 from components.storage import DirectoryStore
 from components.train.interface import Train
 from components.train.learner import Learner, judge
-from components.train.train import train
+from components.train.train import describe, identity, train
 from tests.conftest import Ingested
 from tests.ingestion import make_dataset
 from tests.samples import write_tree
@@ -286,6 +286,40 @@ def test_a_batch_that_the_memory_does_not_hold_is_one_sentence(
     with pytest.raises(StepError, match="the memory of cpu does not hold a batch of 64; try a smaller --batch-size"):
         train(large)
     assert not large.model.parent.exists()
+
+
+def test_a_network_that_the_memory_does_not_hold_is_one_sentence(
+    tiny_step: Callable[..., Train], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(self: Classifier, *where: Any, **how: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB")
+
+    monkeypatch.setattr(Classifier, "to", move)
+    with pytest.raises(StepError, match="the memory of cpu does not hold the network and its optimizer; try a"):
+        train(tiny_step())
+
+
+def test_another_code_goes_on_from_no_checkpoint_of_this_one(
+    tiny_step: Callable[..., Train], store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tiny_step()
+    config = describe(step, read_manifest(step.dataset))
+    mine = identity(step, config, store)
+    assert identity(step, config, store) == mine
+    monkeypatch.setattr("components.train.train.code_digest", lambda: "another")
+    assert identity(step, config, store) != mine
+
+
+def test_other_pretrained_weights_begin_another_training(
+    tiny_step: Callable[..., Train], store: DirectoryStore
+) -> None:
+    step = tiny_step(start="pretrained")
+    config = describe(step, read_manifest(step.dataset))
+    seen = [identity(step, config, store)]
+    for content in (b"one", b"another"):
+        store.write("pretrained/lenet5.safetensors", content)
+        seen.append(identity(step, config, store))
+    assert len(set(seen)) == 3
 
 
 def test_images_that_no_memory_holds_are_one_sentence(tree_step: Callable[..., Train]) -> None:

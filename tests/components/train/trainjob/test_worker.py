@@ -8,6 +8,7 @@ import pytest
 
 from components.step import StepError
 from components.storage import DirectoryStore
+from components.train.checkpoint import Checkpoints
 from components.train.interface import Train
 from components.train.trainjob.exchange import collect, send
 from components.train.trainjob.worker import Worker, work
@@ -38,6 +39,19 @@ def test_the_first_worker_delivers_what_was_trained(begun: Train, store: Directo
     metadata = collect(begun, store, ID)
     assert 0 <= metadata["metrics"]["validation_accuracy"] <= 1
     assert (begun.model / "weights.safetensors").exists()
+
+
+def test_a_result_that_cannot_be_delivered_leaves_the_checkpoints(
+    begun: Train, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: object) -> None:
+        raise StepError("the store is away")
+
+    monkeypatch.setattr("components.train.trainjob.worker.deliver", fail)
+    monkeypatch.setattr(Checkpoints, "due", True)
+    with pytest.raises(StepError, match="the store is away"):
+        work(Worker(store=store.uri, training=ID))
+    assert [key for key in store.keys("training/") if "/checkpoints/" in key]
 
 
 def test_a_worker_of_no_training_says_so(store: DirectoryStore) -> None:
