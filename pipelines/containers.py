@@ -28,8 +28,15 @@ class Containers:
     """
 
     def __init__(self, writable: Path, readable: Iterable[Path] = ()) -> None:
-        self.user = os.getuid() or USER  # whoever may write to the folders, but never root
-        lend(writable, self.user)
+        """Raises UserError where no daemon answers, or `writable` is somebody else's."""
+        with closing(connect()) as client:
+            engine = client.info()
+        rootless = engine.get("Rootless") or "name=rootless" in (engine.get("SecurityOptions") or [])  # podman, Docker
+        # Whoever may write to the folders, but never the machine's root; that of a rootless engine's containers is the
+        # user whose engine it is.
+        user, group = os.getuid() or USER, os.getgid() or USER
+        self.user = "0:0" if rootless else f"{user}:{group}"
+        lend(writable, user)
         self.volumes = {str(folder): {"bind": str(folder), "mode": "ro"} for folder in readable}
         self.volumes[str(writable)] = {"bind": str(writable), "mode": "rw"}
 
@@ -60,7 +67,7 @@ class Containers:
             entrypoint=command[:1],
             command=command[1:],
             environment=variables,
-            user=f"{self.user}:{os.getgid() or USER}",
+            user=self.user,
             read_only=True,
             tmpfs={"/tmp": "exec"},  # as a pod's; torch.compile loads from there what it has compiled
             cap_drop=["ALL"],

@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.step import UserError
-from pipelines.containers import lend
+from pipelines.containers import Containers, lend
+from pipelines.placement import USER
 from pipelines.terminal import lines
 from tests.commands import retrain
+from tests.servers.loopback import Loopback, Reply, Request
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,34 @@ def test_an_image_for_processes_is_a_users_mistake(tmp_path: Path) -> None:
     ended = retrain("run", "--image", "retrain:1", folder=tmp_path)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == "error: --image retrain:1 needs --runner docker; a process has no image\n"
+
+
+class Engine(Loopback):
+    """A container engine that tells what it is."""
+
+    def __init__(self, **told: Any) -> None:
+        super().__init__()
+        self.told = told
+
+    def answer(self, request: Request) -> Reply:
+        return Reply(200, {"ApiVersion": "1.44"} if request.path.endswith("/version") else self.told)
+
+
+@pytest.mark.parametrize(
+    ("told", "user"),
+    [
+        ({"SecurityOptions": ["name=seccomp,profile=default"]}, f"{os.getuid() or USER}:{os.getgid() or USER}"),
+        ({"SecurityOptions": None}, f"{os.getuid() or USER}:{os.getgid() or USER}"),
+        ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}, "0:0"),  # Docker's
+        ({"SecurityOptions": ["name=seccomp,profile=default"], "Rootless": True}, "0:0"),  # podman's
+    ],
+)
+def test_root_in_a_rootless_engine_is_its_user(
+    told: dict[str, Any], user: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(**told) as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url.replace("http:", "tcp:"))
+        assert Containers(tmp_path).user == user
 
 
 def test_a_folder_of_ones_own_stays_as_it_is(tmp_path: Path) -> None:
