@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from components.step import UserError
+
 MARK = "progress: "
 """Starts every line of progress for a person, so that `retrain run` can show the newest in place of the one before."""
 
@@ -39,7 +41,7 @@ class Progress:
 
     `what` may be empty, where the step itself is meant; `total` is None where nobody knows it. `done` was done by an
     earlier process, and says nothing of the speed of this one. `figures` gives what is shown beside it, and is asked
-    only when a line is said.
+    only when a line is said. Raises UserError where that variable is no number.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Progress:
         figures: Callable[[], Iterable[Figure]] = tuple,
     ) -> None:
         self.what, self.total, self.unit, self.figures = what, total, unit, figures
-        self.pause = float(os.environ.get("RETRAIN_PROGRESS_SECONDS", "10"))
+        self.pause = _pause()
         self.done = self.done_before = done
         self.start = self.spoken = time.monotonic()
 
@@ -97,6 +99,14 @@ class Progress:
         if self.total is not None and self.seconds_left(now) < math.inf:
             fields["eta_seconds"] = f"{self.seconds_left(now):.0f}"
         return logfmt("progress", {**fields, **dict(figure.field for figure in self.figures())})
+
+
+def _pause() -> float:
+    value = os.environ.get("RETRAIN_PROGRESS_SECONDS", "10")
+    try:
+        return float(value)
+    except ValueError:
+        raise UserError(f"RETRAIN_PROGRESS_SECONDS must be a number of seconds, not {value!r}") from None
 
 
 def structured() -> bool:

@@ -21,6 +21,7 @@ from components.step import StepError, UserError
 from components.storage import NotFound, Store
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+RECORD = re.compile(r"([0-9]{6,})\.json")
 
 DIGITS = 16
 """Hexadecimal digits of a digest: 64 bits tell a model's versions apart, and a person can still read its path."""
@@ -100,9 +101,11 @@ def versions(store: Store, name: str) -> Iterator[Version]:
 
 
 def numbers(store: Store, name: str) -> list[int]:
-    """The numbers of the published versions, the oldest first."""
+    """The numbers of the published versions, the oldest first. What else lies beside their records is passed over."""
     check_name(name)
-    return sorted(int(Path(key).stem) for key in store.keys(f"models/{name}/versions/"))
+    folder = f"models/{name}/versions/"
+    found = (RECORD.fullmatch(key.removeprefix(folder)) for key in store.keys(folder))
+    return sorted(int(record[1]) for record in found if record)
 
 
 def read_version(store: Store, name: str, number: int) -> Version:

@@ -21,10 +21,12 @@ from urllib3.exceptions import (
     HTTPError,
     NameResolutionError,
     NewConnectionError,
+    ProxyError,
     SSLError,
 )
 
 from components.step import StepError, UserError
+from components.storage.proxy import pool_for
 
 if TYPE_CHECKING:
     from pipelines.forward import Forward
@@ -96,7 +98,7 @@ class Connection:
     def __post_init__(self) -> None:
         # Reading the system's certificates takes longer than a request.
         trusted = trust(self.ca) if self.ca or self.host.startswith("https:") else None
-        self._pool = urllib3.PoolManager(ssl_context=trusted, retries=False, timeout=TIMEOUT, maxsize=8)
+        self._pool = pool_for(self.host, ssl_context=trusted, retries=False, timeout=TIMEOUT, maxsize=8)
 
     @property
     def where(self) -> str:
@@ -200,6 +202,9 @@ class Connection:
         cannot = f"cannot {doing}: {self.where}"
         if isinstance(error, NameResolutionError):
             return Unreachable(f"{cannot} has a host name that is not known here; check --host", again=False)
+        if isinstance(error, ProxyError):
+            proxy = f"{self.host.partition(':')[0].upper()}_PROXY"
+            return Unreachable(f"{cannot} is not reached through the proxy that {proxy} names; check it, or NO_PROXY")
         if isinstance(error, SSLError):
             return Unreachable(f"{cannot} {distrust(str(error))}", again=False)
         if isinstance(error, NewConnectionError):

@@ -49,7 +49,7 @@ class Cache:
         """`size` is in bytes: by default LARGEST, or what the folder's disk has left where that is less."""
         self.store = store
         self._verified: set[str] = set()
-        self._fetching: set[Path] = set()
+        self._fetching: set[BinaryIO] = set()
         self._closed = threading.Event()
         atexit.register(self.close)
         if not isinstance(store, DirectoryStore):
@@ -91,8 +91,10 @@ class Cache:
         """Ends what is being fetched, in whichever thread, and removes it."""
         self._closed.set()
         atexit.unregister(self.close)
-        for part in list(self._fetching):
-            part.unlink(missing_ok=True)
+        if self._fetching:
+            with self._locked():
+                for part in self._fetching:
+                    _remove(part)
 
     def _map_in_place(self, store: DirectoryStore, shard: Shard) -> mmap.mmap:
         try:
@@ -137,11 +139,12 @@ class Cache:
         """Maps a file of the cache; None, and the file is gone, where it was damaged since it was fetched."""
         with file:
             content = _map(file)  # with a duplicate of the descriptor, and so with its lock
-        try:
-            self._verify(content, shard)
-        except StepError:
-            self._path(shard).unlink(missing_ok=True)
-            return None
+            try:
+                self._verify(content, shard)
+            except StepError:
+                with self._locked():
+                    _remove(file)
+                return None
         return content
 
     def _reserve(self, shard: Shard) -> BinaryIO | None:
@@ -160,7 +163,7 @@ class Cache:
                 raise
             self.size = self._used()  # others fill the disk, too: from now on what is fetched takes the place of some
             return None
-        self._fetching.add(path)
+        self._fetching.add(file)
         return file
 
     def _make_room(self, bytes: int) -> bool:
@@ -183,16 +186,17 @@ class Cache:
 
     def _fetch(self, shard: Shard, part: BinaryIO) -> None:
         """Fills a reserved file from the store; it becomes part of the cache when it is whole."""
-        path = Path(part.name)
+        whole = False
         try:
-            with part:
-                self._copy(shard, part)
-                with self._locked():
-                    if not self._closed.is_set():
-                        path.rename(self._path(shard))
+            self._copy(shard, part)
+            whole = True
         finally:
-            path.unlink(missing_ok=True)
-            self._fetching.discard(path)
+            with self._locked(), part:  # closed before others may look: they would wait for its lock
+                self._fetching.discard(part)
+                if whole and not self._closed.is_set() and _is_there(part):
+                    Path(part.name).rename(self._path(shard))
+                else:
+                    _remove(part)
 
     def _copy(self, shard: Shard, part: BinaryIO) -> None:
         sha256, left = hashlib.sha256(), shard.bytes
@@ -229,6 +233,19 @@ class Cache:
 def _map(file: BinaryIO) -> mmap.mmap | None:
     """The bytes of a file; None where it is empty, which cannot be mapped."""
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else None
+
+
+def _is_there(file: BinaryIO) -> bool:
+    """Whether an open file still has its name, which may be that of another since."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), Path(file.name).stat())
+    return False
+
+
+def _remove(file: BinaryIO) -> None:
+    """Removes an open file, unless that was done already."""
+    if _is_there(file):
+        Path(file.name).unlink()
 
 
 def _allocate(file: BinaryIO, bytes: int) -> None:

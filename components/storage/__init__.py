@@ -10,7 +10,18 @@ from urllib.parse import unquote
 
 from components.step import UserError
 from components.storage.directory import DirectoryStore
-from components.storage.store import COPIED_AT_ONCE, LINK, LeadsOut, NotFound, Object, Seekable, Store, aside, check_key
+from components.storage.store import (
+    COPIED_AT_ONCE,
+    LINK,
+    NO_KEY,
+    LeadsOut,
+    NotFound,
+    Object,
+    Seekable,
+    Store,
+    aside,
+    check_key,
+)
 
 if TYPE_CHECKING:
     from components.storage.s3 import S3Store
@@ -18,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "COPIED_AT_ONCE",
     "LINK",
+    "NO_KEY",
     "DirectoryStore",
     "LeadsOut",
     "NotFound",

@@ -12,11 +12,12 @@ from urllib.parse import SplitResult, urlsplit
 
 import certifi
 from minio import Minio
+from minio.credentials.providers import Provider
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
 from urllib3.exceptions import MaxRetryError, SSLError
 
 from components.step import UserError, choose
-from components.storage.identity import Identity
+from components.storage.proxy import pool_for
 
 ATTEMPTS = 7
 """At one request. With the pauses between them a store may be away for half a minute."""
@@ -40,7 +41,7 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
 
 def pause(failures: int) -> float:
     """Seconds to wait after that many failures; at random, so that many who failed together do not come back so."""
-    return random.uniform(0.5, 1) * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failures - 1))
+    return random.uniform(0.5, 1) * min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 10))
 
 
 class Patience(Retry):
@@ -74,13 +75,14 @@ class Patience(Retry):
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
-def pool() -> PoolManager:
-    """Connections. Raises UserError where the file of certificate authorities is missing."""
+def pool(url: str) -> PoolManager:
+    """Connections to a server. Raises UserError where the file of certificate authorities is missing."""
     variable = next((name for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE") if os.environ.get(name)), None)
     bundle = os.environ[variable] if variable else certifi.where()
     if not Path(bundle).is_file():
         raise UserError(f"{variable} must be a file of certificates, not {bundle!r}")
-    return PoolManager(
+    return pool_for(
+        url,
         timeout=Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
         retries=Patience.usual(),
         maxsize=IDLE_CONNECTIONS,
@@ -88,7 +90,7 @@ def pool() -> PoolManager:
     )
 
 
-def connect(http: PoolManager, identity: Identity) -> Minio:
+def connect(http: PoolManager, identity: Provider) -> Minio:
     """A client. Raises UserError where a variable has an impossible value."""
     url = endpoint()
     try:

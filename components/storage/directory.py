@@ -6,9 +6,10 @@ import io
 import os
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from stat import S_ISREG
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from components.step import StepError, UserError
 from components.storage.store import (
+    ASIDE,
     COPIED_AT_ONCE,
     LINK,
+    NO_KEY,
     LeadsOut,
     NotFound,
     Object,
@@ -32,8 +35,22 @@ from components.storage.store import (
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-MISTAKES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT)
+MISTAKES = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+)
 """Of the user; any other error is the file system's failure."""
+
+ABSENT = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+"""What is said where no file lies under a key, or can."""
+
+LEFT_BEHIND = 24 * 3600.0
+"""Seconds after which nobody is still writing to a folder aside: who did was killed."""
 
 
 class DirectoryStore:
@@ -53,6 +70,15 @@ class DirectoryStore:
             self.root.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.root):
                 pass
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Removes what writers have left behind that were killed."""
+        for folder, names, _ in os.walk(self.root):
+            for path in (Path(folder, name) for name in names if name.startswith(ASIDE)):
+                with suppress(OSError):
+                    if path.lstat().st_mtime < time.time() - LEFT_BEHIND:
+                        shutil.rmtree(path, ignore_errors=True)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -70,9 +96,9 @@ class DirectoryStore:
         """The same for reading."""
         try:
             yield
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise NotFound(key) from None
         except OSError as error:
+            if error.errno in ABSENT:
+                raise NotFound(key) from None
             what = f"{key} in {self.uri!r}" if key else repr(self.uri)
             sentence = f"{what} cannot be read ({error.strerror}); "
             if error.errno in MISTAKES:
@@ -143,14 +169,20 @@ class DirectoryStore:
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        self.require_writable()
+        with self._writing():
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.root / ".lock").open("w")
         # flock is given back by the kernel when its holder dies, so a killed run never blocks the next one.
-        with (self.root / ".lock").open("w") as lock:
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        try:
+            self.stat(key)
+        except NotFound:
+            return False
+        return True
 
     def stat(self, key: str) -> Object:
         with self._reading(key):
@@ -160,8 +192,10 @@ class DirectoryStore:
         return Object(key, stat.st_size, _version(stat))
 
     def objects(self, prefix: str, passed_over: Counter[str] | None = None) -> Iterator[Object]:
-        folder = prefix[: prefix.rfind("/") + 1]
-        if self._path(prefix + "*").parent.is_dir():
+        folder, there = prefix[: prefix.rfind("/") + 1], False
+        with suppress(NotFound), self._reading(folder):
+            there = self._path(prefix + "*").parent.is_dir()
+        if there:
             yield from self._below(folder, prefix, Counter() if passed_over is None else passed_over)
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -187,10 +221,9 @@ class DirectoryStore:
             )
 
     def _is_listed(self, folder: str, entry: os.DirEntry[str], passed_over: Counter[str]) -> bool:
-        if entry.name.startswith("."):
-            return False
         if not is_key(entry.name):
-            raise UserError(f"{folder + entry.name!r} in {self.uri!r} is no UTF-8; rename it")
+            passed_over[NO_KEY] += 1
+            return False
         if not entry.is_symlink():
             return entry.is_dir() or entry.is_file()
         # A folder may lead back to where it is linked from.

@@ -10,13 +10,16 @@ from xml.etree.ElementTree import ParseError
 
 from minio.credentials.credentials import Credentials
 from minio.credentials.providers import AWSConfigProvider, EnvAWSProvider, IamAwsProvider, Provider
-from urllib3 import PoolManager, Retry
+from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from components.step import UserError
+from components.step import StepError, UserError
+from components.storage import connection
 
 METADATA_SECONDS = 2.0
 """For an answer of the machine's own metadata service, which is near or not there at all."""
+
+AWS_STS = "https://sts.amazonaws.com"
 
 
 class Identity(Provider):
@@ -26,8 +29,8 @@ class Identity(Provider):
     (AWS_SHARED_CREDENTIALS_FILE), the container's or the instance's metadata service. botocore has the same order.
     """
 
-    def __init__(self, sts: str | None, http: PoolManager) -> None:
-        self.sts, self.http = sts, http
+    def __init__(self, sts: str | None) -> None:
+        self.sts = sts
         self._lock = threading.Lock()
         self._credentials: Credentials | None = None
 
@@ -40,10 +43,14 @@ class Identity(Provider):
         if variables.get("AWS_ACCESS_KEY_ID") and variables.get("AWS_SECRET_ACCESS_KEY"):
             return "AWS_ACCESS_KEY_ID", EnvAWSProvider()
         if variables.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
-            return "AWS_WEB_IDENTITY_TOKEN_FILE", IamAwsProvider(custom_endpoint=self.sts, http_client=self.http)
+            http = connection.pool(self.sts or AWS_STS)
+            return "AWS_WEB_IDENTITY_TOKEN_FILE", IamAwsProvider(custom_endpoint=self.sts, http_client=http)
         if variables.get("AWS_SHARED_CREDENTIALS_FILE") or (Path.home() / ".aws/credentials").exists():
             return "AWS_SHARED_CREDENTIALS_FILE", AWSConfigProvider()
-        near = PoolManager(timeout=METADATA_SECONDS, retries=Retry(1))
+        patience = connection.Patience.usual()
+        if self._credentials is None:  # where no such service has ever answered, there may be none
+            patience = patience.new(connect=1, read=1)
+        near = PoolManager(timeout=METADATA_SECONDS, retries=patience)
         for variable in ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"):
             if variables.get(variable):
                 return variable, IamAwsProvider(http_client=near)
@@ -53,7 +60,10 @@ class Identity(Provider):
         return "AWS_ACCESS_KEY_ID", IamAwsProvider(custom_endpoint=endpoint, http_client=near)
 
     def retrieve(self) -> Credentials:
-        """The credentials, fetched once until they expire. Raises UserError where there are none."""
+        """The credentials, fetched once until they expire.
+
+        Raises UserError where there are none, StepError where there are none any longer.
+        """
         with self._lock:
             if self._credentials is None or self._credentials.is_expired():
                 self._credentials = self._fetch()
@@ -71,6 +81,8 @@ class Identity(Provider):
         try:
             return provider.retrieve()
         except (ValueError, KeyError, OSError, HTTPError, ParseError, configparser.Error) as error:
+            if self._credentials:
+                raise StepError(f"store failed: no new credentials ({_reason(error)}); see {source}") from None
             raise UserError(f"store is not usable: no credentials ({_reason(error)}); see {source}") from None
 
 

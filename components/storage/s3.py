@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
 from minio.error import InvalidResponseError, S3Error, ServerError
+from minio.helpers import ObjectWriteResult
 from urllib3 import BaseHTTPResponse
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
 from components.step import StepError, UserError
 from components.storage import claims, connection
 from components.storage.identity import Identity
 from components.storage.store import (
     COPIED_AT_ONCE,
+    NO_KEY,
     NotFound,
     Object,
     Seekable,
@@ -90,8 +92,8 @@ class S3Store:
             raise UserError(f"store must be s3://bucket/prefix, not {uri!r}")
         self.uri = uri.rstrip("/")
         self.prefix = prefix.strip("/") + "/" if prefix.strip("/") else ""
-        self.http = connection.pool()
-        self.identity = Identity(connection.sts(), self.http)
+        self.http = connection.pool(connection.endpoint().geturl())
+        self.identity = Identity(connection.sts())
         self.client = connection.connect(self.http, self.identity)
         self._lock = threading.Lock()
         self._honours: bool | None = None
@@ -99,6 +101,7 @@ class S3Store:
     def require_writable(self) -> None:
         if not self._ask("", lambda: self.client.bucket_exists(self.bucket)):
             raise UserError(f"store {self.uri} is not usable: bucket {self.bucket!r} does not exist; create it")
+        self._put(f"{self.prefix}.conditions/writable", b"")
 
     def _name(self, key: str) -> str:
         check_key(key)
@@ -195,6 +198,8 @@ class S3Store:
                         last = str(found.object_name)
                         if is_key(self._key(last)):
                             yield Object(self._key(last), found.size or 0, found.etag or "")
+                        elif passed_over is not None and not last.endswith("/"):
+                            passed_over[NO_KEY] += 1
                     return
                 except S3Error as error:
                     if error.code not in RENEWED_FOR or not self.identity.renews(used):
@@ -211,29 +216,32 @@ class S3Store:
     def write(self, key: str, content: bytes | Path) -> None:
         name = self._name(key)
         if isinstance(content, Path):
-            self._ask(name, lambda: self._upload(name, content))
+            self._send(name, lambda: self.client.fput_object(self.bucket, name, str(content), _content_type(name)))
         else:
             self._put(name, content)
 
     def _put(self, name: str, content: bytes, metadata: dict[str, str | list[str] | tuple[str]] | None = None) -> None:
-        def put() -> None:
-            self.client.put_object(
-                self.bucket, name, io.BytesIO(content), len(content), _content_type(name), metadata=metadata
-            )
+        def put() -> ObjectWriteResult:
+            data = io.BytesIO(content)
+            return self.client.put_object(self.bucket, name, data, len(content), _content_type(name), metadata=metadata)
 
-        self._ask(name, put)
+        self._send(name, put)
 
-    def _upload(self, name: str, path: Path) -> None:
-        """A file in parts, where it is large; once more as a whole where the parts could not be put together."""
-        for failures in range(1, connection.ATTEMPTS):
-            try:
-                if self.client.fput_object(self.bucket, name, str(path), _content_type(name)).etag:
-                    return  # without one it was an error that S3 reports with HTTP 200, which minio overlooks
-            except S3Error as error:
-                if error.code != "NoSuchUpload":  # they were, or never will be: the answer was lost
-                    raise
-            time.sleep(connection.pause(failures))
-        raise StepError(f"store {self.uri} could not put the parts of {self._key(name)} together")
+    def _send(self, name: str, put: Callable[[], ObjectWriteResult]) -> None:
+        """What goes up in parts where it is large; once more as a whole where they could not be put together."""
+
+        def send() -> None:
+            for failures in range(1, connection.ATTEMPTS):
+                try:
+                    if put().etag:
+                        return  # without one it was an error that S3 reports with HTTP 200, which minio overlooks
+                except S3Error as error:
+                    if error.code != "NoSuchUpload":  # they were, or never will be: the answer was lost
+                        raise
+                time.sleep(connection.pause(failures))
+            raise StepError(f"store {self.uri} could not put the parts of {self._key(name)} together")
+
+        self._ask(name, send)
 
     def remove(self, key: str) -> None:
         name = self._name(key)
@@ -371,6 +379,8 @@ class S3Store:
         except HTTPError as error:
             reason = getattr(error, "reason", None) or error
             variable = "AWS_CA_BUNDLE" if isinstance(reason, SSLError) else "AWS_ENDPOINT_URL"
+            if isinstance(reason, ProxyError):
+                variable, reason = f"{connection.endpoint().scheme.upper()}_PROXY", reason.original_error
             raise StepError(f"store {self.uri} cannot be reached ({reason}); see {variable}") from None
         except ValueError as error:  # what minio raises for an impossible bucket
             raise UserError(f"store {self.uri} is not usable: {error}") from None

@@ -17,6 +17,11 @@ COPIED_AT_ONCE = 2**20
 
 LINK = "(symbolic link)"
 """What a link that is not followed is counted as."""
+NO_KEY = "(hidden or unusable name)"
+"""What a file is counted as that no key can name."""
+
+ASIDE = ".aside-"
+"""What begins the name of a folder that something is written to before it takes its place."""
 
 
 class NotFound(Exception):
@@ -86,8 +91,9 @@ class Store(Protocol):
     def objects(self, prefix: str, passed_over: Counter[str] | None = None) -> Iterator[Object]:
         """The objects whose keys start with the prefix, streamed, in the order of their keys' UTF-8 bytes.
 
-        What no key can name is not listed: names that start with a dot, folders' own markers. Nor are the links that a
-        directory does not follow; of the folders that were looked into they are added to `passed_over`, as `LINK`.
+        Folders' own markers are not listed. Nor is what no key can name, such as names that start with a dot, and the
+        links that a directory does not follow; of the folders that were looked into these are added to `passed_over`,
+        as `NO_KEY` and `LINK`.
         """
 
     def keys(self, prefix: str) -> Iterator[str]:
@@ -140,7 +146,7 @@ def _is_text(key: str) -> bool:
 def aside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or a directory to; it takes the place of `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=".aside-", dir=path.parent))
+    room = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
     try:
         yield room / path.name
         if path.is_dir():

@@ -3,6 +3,7 @@
 import pytest
 
 from components.progress import FORMAT, MARK, Figure, Progress, logfmt, say, shown
+from components.step import UserError
 
 
 def test_the_last_unit_is_always_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,6 +40,12 @@ def test_the_pause_comes_from_the_environment(
     for _ in range(3):
         progress.advance(1)
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_a_pause_that_is_no_number_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRAIN_PROGRESS_SECONDS", "10s")
+    with pytest.raises(UserError, match="RETRAIN_PROGRESS_SECONDS must be a number of seconds, not '10s'"):
+        Progress("read", 3, "images")
 
 
 def test_for_programs_the_same_stands_in_logfmt() -> None:

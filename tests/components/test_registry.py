@@ -56,6 +56,13 @@ def test_one_other_byte_or_name_is_another_version(any_store: Store, files: dict
     assert [first.number, renamed.number, changed.number] == [1, 2, 3]
 
 
+def test_what_is_no_record_of_a_version_is_passed_over(any_store: Store, tmp_path: Path) -> None:
+    for name in ("notes.txt", "readme", "old/000007.json", "000008.json.bak", "8.json"):
+        any_store.write(f"models/mnist/versions/{name}", b"")
+    assert publish_text(any_store, tmp_path, "first").number == 1
+    assert [version.number for version in versions(any_store, "mnist")] == [1]
+
+
 def test_models_of_other_names_do_not_mix(any_store: Store, files: dict[str, Path]) -> None:
     assert promote(any_store, publish(any_store, "mnist", files, {}), over=None)
     assert publish(any_store, "mnist-2", files, {}).number == 1

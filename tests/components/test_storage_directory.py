@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from components.step import StepError, UserError
-from components.storage import LINK, DirectoryStore, NotFound
+from components.storage import LINK, NO_KEY, DirectoryStore, NotFound
 
 
 def test_links_that_lead_out_are_counted_and_neither_listed_nor_read(store: DirectoryStore, tmp_path: Path) -> None:
@@ -44,11 +45,27 @@ def test_a_store_may_lie_behind_a_link(store: DirectoryStore, tmp_path: Path) ->
     assert list(linked.keys("")) == ["key"]
 
 
-def test_a_name_that_is_not_utf8_is_told(store: DirectoryStore) -> None:
+def test_names_that_are_hidden_or_not_utf8_are_counted_and_not_listed(store: DirectoryStore) -> None:
     store.write("images/good", b"")
-    (store.root / "images" / os.fsdecode(b"caf\xe9")).touch()
-    with pytest.raises(UserError, match=r"'images/caf\\udce9' in .* is no UTF-8; rename it"):
-        list(store.keys(""))
+    for name in (b"caf\xe9.txt", b".DS_Store"):
+        (store.root / "images" / os.fsdecode(name)).touch()
+    (store.root / os.fsdecode(b"caf\xe9")).symlink_to("images")
+    passed_over: Counter[str] = Counter()
+    assert [found.key for found in store.objects("", passed_over)] == ["images/good"]
+    assert passed_over == {NO_KEY: 3}
+
+
+def test_nothing_lies_where_no_file_can(store: DirectoryStore, tmp_path: Path) -> None:
+    store.write("file", b"")
+    (store.root / "circle").symlink_to("circle")
+    for key in ("x" * 300, "x" * 300 + "/image", "x/" * 3000 + "image", "circle", "file/image"):
+        assert not store.exists(key)
+        assert list(store.keys(key + "/")) == []
+        for use in (store.read, store.open, store.stat, lambda key: store.fetch(key, tmp_path / "copy")):
+            with pytest.raises(NotFound, match=key):
+                use(key)
+    with pytest.raises(UserError, match=r"cannot be written \(File name too long\); give another --store"):
+        store.write("x" * 300, b"")
 
 
 def test_pipes_and_sockets_are_no_objects(store: DirectoryStore) -> None:
@@ -99,7 +116,9 @@ if os.geteuid() == 0:
 store = DirectoryStore(Path(sys.argv[1]))
 for use in (
     lambda: store.read("closed/key"),
+    lambda: store.exists("closed/key"),
     lambda: list(store.keys("")),
+    lambda: list(store.keys("closed/folder/")),
     lambda: store.write("closed/other", b""),
     lambda: store.create("key", b""),
 ):
@@ -118,7 +137,7 @@ def test_a_permission_that_was_taken_away_is_one_sentence(open_folder: Path) -> 
     child = subprocess.run([sys.executable, "-c", AS_NOBODY, store.uri], capture_output=True, text=True, check=True)
     (store.root / "closed").chmod(0o700)
     told = child.stdout.splitlines()
-    assert len(told) == 4
+    assert len(told) == 6
     assert all("(Permission denied)" in line and store.uri in line for line in told)
 
 
@@ -156,6 +175,19 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_the_object_as_it_was(
     assert fetched.startswith(f"'{copy}' cannot be written (File too large)")
     assert store.read("key") == b"before" * 1000
     assert not copy.exists()
+
+
+def test_what_a_killed_writer_has_left_behind_is_removed_a_day_later(store: DirectoryStore) -> None:
+    store.write("training/checkpoint", b"content")
+    old, new = (store.root / "training" / f".aside-{name}" for name in ("old", "new"))
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "checkpoint").write_bytes(b"half")
+    yesterday = time.time() - 25 * 3600
+    for path in (old, store.root / "training" / "checkpoint"):
+        os.utime(path, (yesterday, yesterday))
+    store.require_writable()
+    assert {path.name for path in (store.root / "training").iterdir()} == {"checkpoint", ".aside-new"}
 
 
 def test_a_store_that_is_gone_is_not_found(store: DirectoryStore, tmp_path: Path) -> None:

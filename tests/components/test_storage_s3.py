@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import socket
@@ -10,9 +11,11 @@ import sys
 import tarfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.step import StepError, UserError
-from components.storage import Object, S3Store, Store, connection, open_store
+from components.storage import NO_KEY, Object, S3Store, Store, connection, open_store
 from tests.servers.certificates import make_certificate
 from tests.servers.s3 import FaultyS3, Reply, Request, error
 
@@ -104,17 +107,28 @@ def test_a_file_in_parts_survives_what_fails_in_passing(
     assert sum(request.method == "PUT" and "partNumber" in request.path for request in faulty.log) >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["error in a 200", "answer"])
+@pytest.mark.parametrize("kind", ["file", "bytes"])
 def test_parts_that_could_not_be_put_together_are_sent_again(
-    lost: str, faulty: FaultyS3, store: S3Store, tmp_path: Path
+    kind: str, lost: str, faulty: FaultyS3, store: S3Store, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_bytes(b"x" * 6 * MIB)
+    content = b"x" * 6 * MIB
+    (tmp_path / "file").write_bytes(content)
     if lost == "answer":
         faulty.drop("after", method="POST", path="uploadId")
+        faulty.fail(404, "NoSuchUpload", method="POST", path="uploadId")  # which AWS says to the repetition
     else:
         faulty.answer(Reply(200, {}, error(500, "InternalError").content), method="POST", path="uploadId")
-    store.write("large", tmp_path / "file")
-    assert store.read("large") == b"x" * 6 * MIB
+    store.write("large", tmp_path / "file" if kind == "file" else content)
+    assert store.read("large") == content
+
+
+@pytest.mark.slow
+def test_parts_that_can_never_be_put_together_are_an_error(faulty: FaultyS3, store: S3Store) -> None:
+    faulty.answer(Reply(200, {}, error(500, "InternalError").content), method="POST", path="uploadId", times=99)
+    with pytest.raises(StepError, match="could not put the parts of large together"):
+        store.write("large", b"x" * 6 * MIB)
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
@@ -196,6 +210,7 @@ def test_pauses_grow_and_are_never_alike() -> None:
     assert all(len(set(at_once)) > 1 for at_once in pauses)
     assert all(max(before) <= 2.01 * max(after) for before, after in pairwise(pauses))
     assert sum(map(max, pauses)) < 60
+    assert connection.pause(10_000) <= connection.LONGEST_PAUSE
 
 
 @pytest.mark.parametrize("winner", ["the lost one", "another"])
@@ -280,6 +295,22 @@ def test_a_listing_goes_on_when_credentials_expire_between_its_pages(
     credentials.write_text("[default]\naws_access_key_id = second\naws_secret_access_key = secret\n")
     faulty.expired = {"first"}
     assert listed + list(listing) == [f"many/{number:04}" for number in range(1001)]
+
+
+def test_objects_that_no_key_can_name_are_counted_and_not_listed(store: S3Store) -> None:
+    for name in ("cat//2.png", ".dog/3.png", "dog/.4.png", "dog/5.png", "folder/", "other//"):
+        store.client.put_object(store.bucket, f"prefix/images/{name}", io.BytesIO(), 0)
+    passed_over: Counter[str] = Counter()
+    assert [found.key for found in store.objects("images/", passed_over)] == ["images/dog/5.png"]
+    assert passed_over == {NO_KEY: 3}
+
+
+def test_who_may_not_write_is_told_before_any_work(faulty: FaultyS3, store: S3Store) -> None:
+    store.require_writable()
+    assert list(store.keys("")) == []
+    faulty.fail(403, "AccessDenied", method="PUT", times=99)
+    with pytest.raises(UserError, match=r"is not usable: AccessDenied: .*; allow it to the identity of AWS_ACCESS_KEY"):
+        store.require_writable()
 
 
 # Credentials.
@@ -432,6 +463,36 @@ def test_a_pod_identity_and_an_instance_profile_have_credentials(
         assert S3Store(store.uri).read("object") == b"content"
         assert "Credential=pod/" in faulty.log[-1].headers["authorization"]
         assert metadata.log[-1].headers["authorization"] == "pod-token"
+
+
+def said(seconds: float) -> Reply:
+    """What a metadata service says: credentials that expire after so long."""
+    expiration = (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    credentials = {"AccessKeyId": "pod", "SecretAccessKey": "s", "Token": "t", "Expiration": expiration}
+    return Reply(200, {}, json.dumps(credentials).encode())
+
+
+def test_a_metadata_service_that_fails_in_passing_is_asked_again(
+    faulty: FaultyS3, store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("object", b"content")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with FaultyS3(faulty.upstream) as metadata:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{metadata.url}/v1/credentials")
+        pod = S3Store(store.uri)
+        metadata.fail(503, "SlowDown", times=3)
+        metadata.answer(said(0), times=99)  # they expire at once
+        assert pod.read("object") == b"content"
+        metadata.faults.clear()
+        metadata.drop("before", times=3)
+        metadata.answer(said(0), times=99)
+        assert pod.read("object") == b"content"
+        metadata.faults.clear()
+        metadata.fail(503, "SlowDown", times=99)
+        with pytest.raises(StepError, match=r"no new credentials \(.* 503\); see AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+            pod.read("object")
+        with pytest.raises(UserError, match=r"no credentials \(.* 503\); see AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+            S3Store(store.uri).read("object")
 
 
 @pytest.mark.parametrize("content", ["", "[default]\naws_access_key_id = only\n", "aws_secret_access_key = hidden\n"])

@@ -17,6 +17,7 @@ from pipelines.kubeflow import Kubeflow
 from pipelines.transport import Conflict, Connection, NotFound, ServerError, Unreachable
 from tests.servers.certificates import make_certificate
 from tests.servers.kfp import FakeKubeflow
+from tests.servers.proxy import Proxy
 
 QUICK = (0.01, 0.01)
 SECRET = "eyJhbGciOiJSUzI1NiJ9.c2VjcmV0.c2lnbmF0dXJl"
@@ -32,6 +33,23 @@ def connection(kubeflow_server: FakeKubeflow) -> Iterator[Connection]:
 
 def get(connection: Connection) -> dict[str, Any]:
     return connection.call("GET", "/apis/v2beta1/healthz", "ask for its health")
+
+
+def test_a_server_is_reached_through_the_proxy_of_the_environment(
+    kubeflow_server: FakeKubeflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        get(Connection(host=kubeflow_server.url))
+        assert proxy.log == [f"GET {kubeflow_server.url}/apis/v2beta1/healthz"]
+    with pytest.raises(Unreachable, match="is not reached through the proxy that HTTP_PROXY names; check it, or NO"):
+        get(Connection(host=kubeflow_server.url, pauses=QUICK))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert get(Connection(host=kubeflow_server.url))
 
 
 def post(connection: Connection) -> dict[str, Any]:

@@ -12,10 +12,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.dataset.manifest import Shard
+from components.dataset.shards import check
 from components.loader import cache
 from components.loader.cache import Cache
 from components.step import StepError
@@ -183,6 +185,23 @@ def test_a_file_of_the_cache_that_was_damaged_is_fetched_anew(remote: S3Store, t
         assert Cache(remote, tmp_path).map(shard)[:] == content
 
 
+def test_a_file_that_another_has_mended_meanwhile_stays(
+    remote: S3Store, faulty: FaultyS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (shard,) = some(remote, 1)
+    (tmp_path / f"{shard.sha256}.parquet").write_bytes(b"damaged")
+    faulty.log.clear()
+
+    def overtaken(*arguments: Any) -> None:
+        monkeypatch.setattr(cache, "check", check)
+        Cache(remote, tmp_path).map(shard)
+        check(*arguments)
+
+    monkeypatch.setattr(cache, "check", overtaken)
+    assert len(Cache(remote, tmp_path).map(shard)) == SIZE
+    assert gets(faulty) == 1
+
+
 def test_what_fails_in_passing_is_not_noticed(remote: S3Store, faulty: FaultyS3, tmp_path: Path) -> None:
     (shard,) = some(remote, 1)
     faulty.fail(500, "InternalError", times=2, method="GET")
@@ -287,3 +306,25 @@ def test_closing_ends_a_fetch_and_removes_it(
     assert ended.wait(10)
     thread.join()
     assert files(tmp_path) == set()
+
+
+@pytest.mark.slow
+def test_whoever_is_closed_leaves_alone_what_another_has_begun_by_the_same_name(
+    remote: S3Store, faulty: FaultyS3, tmp_path: Path
+) -> None:
+    (shard,) = some(remote, 1)
+    closed, other = Cache(remote, tmp_path), Cache(remote, tmp_path)
+    faulty.stall(0.4, 300, method="GET")
+    faulty.stall(0.8, 300, method="GET")
+    with ThreadPoolExecutor(2) as pool:
+        ended = pool.submit(closed.map, shard)
+        while not gets(faulty):
+            time.sleep(0.01)
+        closed.close()
+        assert files(tmp_path) == set()
+        fetched = pool.submit(other.map, shard)
+        with pytest.raises(cache.Interrupted):
+            ended.result()
+        assert len(list(tmp_path.glob("*.part"))) == 1
+        assert len(fetched.result()) == SIZE
+    assert files(tmp_path) == names(shard)
