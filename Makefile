@@ -14,11 +14,14 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 run: setup  ## Train, judge, export and register the real MNIST through the compiled pipeline.
 	$(BIN)/retrain run
 
-test: test-unit  ## Run all the tests: the quick ones, then the slow ones one after another.
-	$(BIN)/python -m pytest -m slow
+# A process on each core, so each with one thread; what stands in one file shares servers and trained models.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
-test-unit: setup  ## Run the quick tests, a process on each core.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto
+test: test-unit  ## Run all the tests: the quick ones, then the slow ones.
+	$(PYTEST) --dist loadfile -m slow
+
+test-unit: setup  ## Run the quick tests.
+	$(PYTEST) -m "not slow"
 
 # The names of the images have one home, the settings.
 image = $(shell sed -n 's/^$(1)_IMAGE = "\(.*\)"/\1/p' pipelines/settings.py)
