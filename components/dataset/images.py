@@ -138,11 +138,14 @@ def crop(pixels: Pixels, shape: tuple[int, int, int]) -> Pixels:
 
 def size(content: Content) -> tuple[int, int]:
     """Width and height of a stored file's image upright. Raises BadImage."""
-    if recognise(content) == "JPEG":
+    kind = recognise(content)
+    if kind == "JPEG":
         return read_jpeg_header(content).size
     with _as_bad_image():
-        image = _open(content, recognise(content))
-        return image.size if _exif(image) < 5 else (image.height, image.width)
+        image = _open(content, kind)
+        # Of what stands behind a PNG's pixels Pillow knows only when it has decoded them.
+        orientation = _png_orientation(content) if kind == "PNG" else _exif(image)
+        return image.size if orientation < 5 else (image.height, image.width)
 
 
 def thumbnail(content: bytes, max_pixels: int) -> bytes | None:
@@ -413,6 +416,17 @@ def _exif(image: Image.Image) -> int:
         return found if found in range(1, 9) else 1
     exif = image.info.get("exif")
     return read_orientation(exif) if isinstance(exif, bytes) else 1
+
+
+def _png_orientation(content: Content) -> int:
+    """The orientation that the last eXIf chunk of a PNG says: a length, a name, so many bytes and a checksum each."""
+    orientation, position = 1, 8
+    while position + 8 <= len(content):
+        start, end = position + 8, position + 8 + int.from_bytes(content[position : position + 4])
+        if content[position + 4 : start] == b"eXIf":
+            orientation = read_orientation(content[start:end])
+        position = end + 4
+    return orientation
 
 
 def _check_whole(content: bytes, kind: str) -> None:

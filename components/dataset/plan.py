@@ -10,15 +10,17 @@ that of all of them. So a step that is started again, or another run of the same
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from components.dataset.manifest import File, Shard, decode_cuts
+from components.dataset.manifest import File, Manifest, Shard, decode, decode_cuts, manifest_key
 from components.dataset.splits import Cuts
 from components.source.example import Piece
 from components.step import StepError
 from components.storage import NotFound, Store
+
+T = TypeVar("T")
 
 SCHEMA = 1
 
@@ -59,7 +61,7 @@ class Part:
     quarantine: File | None
     """The entries that were not; see quarantine.py."""
     rejected: dict[str, int]
-    """How many of those by reason."""
+    """How many were turned away, by reason; more than the entries where one stands for many."""
     known: int
     """Images that the parent has already; they were passed over."""
     sums: dict[str, list[int]]
@@ -89,9 +91,18 @@ def encode(record: Plan | Part) -> bytes:
 
 def read_plan(store: Store, digest: str) -> Plan:
     """Raises StepError where the plan is gone or damaged."""
-    fields = _read(store, plan_key(digest))
-    shape = fields.pop("shape")
-    return Plan(**fields | {"cuts": decode_cuts(fields["cuts"]), "shape": shape and tuple(shape)})
+    return _read(store, plan_key(digest), _plan)
+
+
+def read_parent(store: Store, plan: Plan) -> Manifest | None:
+    """The manifest of the dataset to append to. Raises StepError where it is gone."""
+    if not plan.parent:
+        return None
+    key = manifest_key(plan.parent)
+    try:
+        return decode(store.read(key), key)
+    except NotFound:
+        raise StepError(f"the parent, {key}, is gone from store {store.uri}; ingest its source again") from None
 
 
 def read_chunk(store: Store, digest: str, number: int) -> Iterator[Piece]:
@@ -104,22 +115,28 @@ def read_chunk(store: Store, digest: str, number: int) -> Iterator[Piece]:
 
 
 def read_part(store: Store, digest: str, number: int) -> Part | None:
-    """What became of a chunk; None where it is not done yet."""
+    """What became of a chunk; None where it is not done yet. Raises StepError where that is damaged."""
     if not store.exists(part_key(digest, number)):
         return None
-    fields = _read(store, part_key(digest, number))
-    shards = tuple(Shard(**shard | {"excluded": ()}) for shard in fields.pop("shards"))
+    return _read(store, part_key(digest, number), _part)
+
+
+def _plan(shape: list[int] | None, cuts: dict[str, Any], **fields: Any) -> Plan:
+    return Plan(**fields, cuts=decode_cuts(cuts), shape=tuple(shape) if shape else None)  # type: ignore[arg-type]
+
+
+def _part(shards: list[dict[str, Any]], **fields: Any) -> Part:
     files = {name: File(**fields[name]) if fields[name] else None for name in ("facts", "quarantine")}
-    return Part(**fields | files, shards=shards)
+    return Part(**fields | files, shards=tuple(Shard(**shard | {"excluded": ()}) for shard in shards))
 
 
-def _read(store: Store, key: str) -> dict[str, Any]:
+def _read(store: Store, key: str, make: Callable[..., T]) -> T:
     try:
-        fields: dict[str, Any] = json.loads(store.read(key))
+        fields = json.loads(store.read(key))
         if fields.pop("schema") == SCHEMA:
-            return fields
+            return make(**fields)
     except NotFound:
         raise StepError(f"{key} is gone from store {store.uri}; run the pipeline again") from None
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         pass
     raise StepError(f"{key} in store {store.uri} is damaged or of another version of Retrain; remove it and run again")

@@ -11,13 +11,13 @@ from components.storage import Store
 
 REASONS = {
     "empty": "has no bytes",
-    "unreadable": "cannot be read",
+    "unreadable": "is not where its row of a table says",
     "undecodable": "is damaged, or no image",
     "truncated": "ends too early",
     "unsupported": "is of a kind that is not supported",
     "too many pixels": "has more pixels than max_pixels",
     "no label": "has no label",
-    "unsafe name": "has a name that leads out of its source, or is not UTF-8",
+    "unsafe name": "has a name that leads out of its source, is not UTF-8, or is too long",
     "changed": "changed while it was read",
     "two labels": "has more than one label",
     "leaked": "is in more than one split",

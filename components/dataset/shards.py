@@ -43,20 +43,19 @@ Content = bytes | mmap.mmap
 """Of a shard: in memory, or a file that is mapped there."""
 
 
-def image_hashes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The SHA-256 of each of the images [N, ...], as uint8 [N, 32]."""
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
-    return np.frombuffer(b"".join(hashlib.sha256(image.data).digest() for image in flat), np.uint8).reshape(-1, 32)
-
-
 # Writing
 
 
-def write_shard(store: Store, split: str, images: Sequence[bytes], labels: Sequence[str], shape: Shape | None) -> Shard:
-    """Writes a shard to the store: image files, or raw images of this shape, with the names of their classes."""
+def write_shard(
+    store: Store, split: str, images: Sequence[bytes], labels: Sequence[str], shape: Shape | None, copy: int = 0
+) -> Shard:
+    """Writes a shard to the store: image files, or raw images of this shape, with the names of their classes.
+
+    Another number, `copy`, makes another file of the same rows.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "shard")
-        _write_groups(path, _groups(images), images, labels, shape)
+        _write_groups(path, _groups(images), images, labels, shape, {"copy": str(copy)} if copy else {})
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         key = f"datasets/shards/{sha256}.parquet"
@@ -76,7 +75,12 @@ def _groups(images: Iterable[bytes]) -> Iterator[slice]:
 
 
 def _write_groups(
-    path: Path, groups: Iterable[slice], images: Sequence[bytes], labels: Sequence[str], shape: Shape | None
+    path: Path,
+    groups: Iterable[slice],
+    images: Sequence[bytes],
+    labels: Sequence[str],
+    shape: Shape | None,
+    more: dict[str, str],
 ) -> None:
     kind = pa.binary(int(np.prod(shape))) if shape else FILES
     facts = {"shape": json.dumps(shape)} if shape else {"huggingface": json.dumps({"info": {"features": FEATURES}})}
@@ -93,7 +97,7 @@ def _write_groups(
         for group in groups:
             column = (_pixels if shape else _files)(images[group], kind)
             writer.write_table(pa.table([column, pa.array(labels[group], pa.string())], schema=schema))
-        writer.add_key_value_metadata(facts)
+        writer.add_key_value_metadata(facts | more)
 
 
 FEATURES = {"image": {"_type": "Image"}, "label": {"dtype": "string", "_type": "Value"}}
@@ -136,19 +140,6 @@ def read_shard(store: Store, shard: Shard) -> bytes:
         raise gone(store, shard) from None
     check(content, store, shard)
     return content
-
-
-def fetch_shard(store: Store, shard: Shard, path: Path) -> None:
-    """Copies a shard into a file. Raises StepError, and leaves no file, when it is gone or damaged."""
-    try:
-        store.fetch(shard.key, path)
-    except NotFound:
-        raise gone(store, shard) from None
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if sha256 != shard.sha256:
-        path.unlink()
-        raise damaged(store, shard)
 
 
 def gone(store: Store, shard: Shard) -> StepError:

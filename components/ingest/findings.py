@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.dataset.ledger import Ledger, Volume
-from components.dataset.manifest import SPLITS, Manifest, content_digest, decode, manifest_key
-from components.dataset.plan import Plan
+from components.dataset.manifest import SPLITS, Manifest, content_digest
+from components.dataset.plan import Plan, read_parent
 from components.ingest.census import Census, take
 from components.ingest.checks import Balance, Check, check
 from components.ingest.intake import Intake, collect, lost
 from components.ingest.likeness import Likeness
 from components.step import StepError, UserError
-from components.storage import NotFound, Store
+from components.storage import Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +64,8 @@ def examine(store: Store, plan: Plan, limits: Mapping[str, float]) -> Findings:
     Raises StepError where a part or a file is missing or damaged, UserError where the parent does not fit the source.
     """
     parent = read_parent(store, plan)
+    if parent:
+        require_fit(plan, parent)
     intake = collect(store, plan)
     require_files(store, intake, parent)
     volumes = [Volume(part.shards, part.facts) for part in (parent, intake) if part]
@@ -85,22 +87,14 @@ def examine(store: Store, plan: Plan, limits: Mapping[str, float]) -> Findings:
     )
 
 
-def read_parent(store: Store, plan: Plan) -> Manifest | None:
-    """The manifest of the dataset to append to. Raises StepError where it is gone, UserError where it does not fit."""
-    if not plan.parent:
-        return None
-    key = manifest_key(plan.parent)
-    try:
-        parent = decode(store.read(key), key)
-    except NotFound:
-        raise StepError(f"the parent, {key}, is gone from store {store.uri}; ingest its source again") from None
+def require_fit(plan: Plan, parent: Manifest) -> None:
+    """Raises UserError unless what was read can stand beside the images of the parent."""
     fits = parent.shape == plan.shape if plan.shape else parent.encoding == "encoded"
     if not fits:
         raise UserError(
-            f"parent {plan.parent[:12]} has {_kind(parent.encoding, parent.shape)} and source {plan.source!r} has "
+            f"parent {parent.digest[:12]} has {_kind(parent.encoding, parent.shape)} and source {plan.source!r} has "
             f"{_kind('raw' if plan.shape else 'encoded', plan.shape)}; append what is alike, or leave the parent out"
         )
-    return parent
 
 
 def _kind(encoding: str, shape: tuple[int | None, ...] | None) -> str:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import random
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -14,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 
 from components.dataset import plan as records
-from components.dataset.manifest import Manifest, decode
+from components.dataset.catalogue import find
+from components.dataset.manifest import Manifest, decode_cuts
 from components.dataset.splits import Cuts
 from components.plan.cuts import Survey, cut_exactly
 from components.plan.interface import Plan
@@ -24,7 +24,7 @@ from components.source.ahead import ahead
 from components.source.example import Piece, Source
 from components.source.idx import by
 from components.step import Metadata, UserError
-from components.storage import LINK, Store, aside, open_store
+from components.storage import LINK, NotFound, Store, aside, open_store
 
 CHUNK_BYTES = 64 * 2**20
 """Of the pieces of a chunk, about; where they are cut at most, and a larger piece is a chunk of its own."""
@@ -34,6 +34,8 @@ LINES = 2**14
 """Pieces that are in memory to be written to their chunks."""
 SURVEY_BYTES = 2**30
 """A source of so many bytes is looked at before it is cut."""
+SCHEMA = 1
+"""Of the cuts that the store keeps; another one has them made anew."""
 
 
 def plan(step: Plan) -> Metadata:
@@ -41,7 +43,7 @@ def plan(step: Plan) -> Metadata:
     start = time.monotonic()
     store = open_store(step.store)
     store.require_writable()
-    parent = find_parent(store, step.parent) if step.parent else None
+    parent = find(store, step.parent) if step.parent else None
     source = open_source(step.source)
     if parent:
         check_fit(source, parent)
@@ -57,7 +59,7 @@ def plan(step: Plan) -> Metadata:
             chunks=spool.chunks,
             images=spool.images,
             bytes=spool.bytes,
-            cuts=choose_cuts(step, source, spool, parent),
+            cuts=choose_cuts(step, store, source, spool, parent),
             parent=parent.digest if parent else None,
             max_pixels=step.max_pixels,
         )
@@ -74,17 +76,6 @@ def plan(step: Plan) -> Metadata:
 
 
 # The parent
-
-
-def find_parent(store: Store, prefix: str) -> Manifest:
-    """The dataset whose digest begins like this; raises UserError unless there is exactly one."""
-    if not re.fullmatch("[0-9a-f]{1,64}", prefix):
-        raise UserError(f"parent must be the digest of a dataset or its beginning, not {prefix!r}")
-    keys = [key for key in store.keys(f"datasets/{prefix}") if re.fullmatch(r"datasets/[0-9a-f]{64}\.json", key)]
-    if len(keys) != 1:
-        found = f"{len(keys)} datasets begin with it; give more of its digest" if keys else "there is none"
-        raise UserError(f"parent must be a dataset in {store.uri}, not {prefix!r}: {found}")
-    return decode(store.read(keys[0]), f"{store.uri}/{keys[0]}")
 
 
 def check_fit(source: Source, parent: Manifest) -> None:
@@ -211,18 +202,29 @@ def distribute(numbered: Iterable[tuple[int, bytes]], folder: Path) -> int:
 # Cuts
 
 
-def choose_cuts(step: Plan, source: Source, spool: Spool, parent: Manifest | None) -> Cuts:
+def choose_cuts(step: Plan, store: Store, source: Source, spool: Spool, parent: Manifest | None) -> Cuts:
     """Those of the parent, if there is one; new classes are cut by the fractions, exactly where the source is small."""
     test = 0.0 if "test" in source.splits else step.test_fraction
     validation = 0.0 if "validation" in source.splits else step.validation_fraction
     cuts = Cuts(test, test + validation, {})
     if spool.bytes <= SURVEY_BYTES and (test or validation):
-        survey = look_at(source, spool)
-        known = set(parent.classes) if parent else set()
-        cuts = cut_exactly(survey, survey.by_class.keys() - known, test, validation)
+        cuts = cut_small(store, source, spool, set(parent.classes) if parent else set(), test, validation)
     if parent is None:
         return cuts
     return dataclasses.replace(parent.cuts, by_class=cuts.by_class | parent.cuts.by_class)
+
+
+def cut_small(store: Store, source: Source, spool: Spool, known: set[str], test: float, validation: float) -> Cuts:
+    """Cuts every class that is not known exactly; the store keeps the cuts, so that a source is read but once."""
+    asked = [SCHEMA, source.uri, source.kind, spool.sha256, sorted(known), test, validation]
+    key = f"ingest/cuts/{hashlib.sha256(json.dumps(asked).encode()).hexdigest()}.json"
+    try:
+        return decode_cuts(json.loads(store.read(key)))
+    except (NotFound, ValueError, KeyError, TypeError, AttributeError):  # damaged is as good as absent
+        survey = look_at(source, spool)
+    cuts = cut_exactly(survey, survey.by_class.keys() - known, test, validation)
+    store.write(key, json.dumps(dataclasses.asdict(cuts)).encode())
+    return cuts
 
 
 def look_at(source: Source, spool: Spool) -> Survey:

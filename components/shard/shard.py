@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from components.dataset import facts, images, quarantine
 from components.dataset.images import BadImage
-from components.dataset.manifest import SPLITS, Manifest, decode, manifest_key
+from components.dataset.manifest import SPLITS
 from components.dataset.manifest import Shard as Written
-from components.dataset.plan import Part, Plan, encode, part_key, read_chunk, read_part, read_plan
+from components.dataset.plan import Part, Plan, encode, part_key, read_chunk, read_parent, read_part, read_plan
 from components.dataset.shards import write_shard
 from components.dataset.splits import position
 from components.progress import Figure, Progress
@@ -23,8 +23,8 @@ from components.shard.interface import Shard
 from components.shard.known import Known
 from components.source import open_source
 from components.source.example import Example, Rejected
-from components.step import Metadata, StepError
-from components.storage import NotFound, Store, open_store
+from components.step import Metadata
+from components.storage import Store, open_store
 
 BATCH_BYTES = 80 * 2**20
 """Of images that are in memory to be sorted and written together: a little more than those of a chunk, as a rule."""
@@ -36,6 +36,10 @@ BLOCK_IMAGES = 4096
 """Likewise."""
 THUMBNAILS = 32
 """Of a chunk's quarantine, at most."""
+QUARANTINE_BYTES = 16 * 2**20
+"""Of a chunk's quarantine in memory, about; what comes after that is counted, but named no more."""
+ENTRY_BYTES = 200
+"""Of them for each entry, whatever its name."""
 
 
 def shard(step: Shard) -> Metadata:
@@ -77,17 +81,6 @@ def work(store: Store, plan: Plan, numbers: Sequence[int]) -> None:
             # Last, so that a part which can be found is whole; two workers at once write the same.
             store.write(part_key(plan.digest, number), encode(part))
     meter.finish()
-
-
-def read_parent(store: Store, plan: Plan) -> Manifest | None:
-    """The manifest of the data set to append to."""
-    if plan.parent is None:
-        return None
-    key = manifest_key(plan.parent)
-    try:
-        return decode(store.read(key), key)
-    except NotFound:
-        raise StepError(f"the parent {key} is gone from store {store.uri}; run the pipeline with another") from None
 
 
 def blocks(found: Iterable[Example | Rejected]) -> Iterator[list[Example | Rejected]]:
@@ -155,6 +148,8 @@ class Chunk:
         self.shards: list[Written] = []
         self.facts = facts.Writer(folder)
         self.entries: list[quarantine.Entry] = []
+        self.entry_bytes = 0
+        self.rejected = Counter[str]()
         self.thumbnails = 0
         self.known = 0
         self.sums = np.zeros((3, plan.shape[2] if plan.shape else 3), np.uint64)
@@ -210,6 +205,10 @@ class Chunk:
 
     def reject(self, entry: Rejected) -> None:
         """Puts an entry into quarantine."""
+        self.rejected[entry.reason] += entry.entries
+        self.entry_bytes += ENTRY_BYTES + len(entry.name) + len(entry.detail)
+        if self.entry_bytes > QUARANTINE_BYTES:
+            return
         thumbnail = None
         if entry.content and self.thumbnails < THUMBNAILS:
             thumbnail = images.thumbnail(entry.content, self.plan.max_pixels)
@@ -225,6 +224,9 @@ class Chunk:
             if rows:
                 contents, labels = [row.content for row in rows], [row.label for row in rows]
                 written = write_shard(self.store, split, contents, labels, self.plan.shape)
+                if written in self.shards:  # nothing but copies of one image; the facts tell shards apart by their hash
+                    copy = len(self.shards)
+                    written = write_shard(self.store, split, contents, labels, self.plan.shape, copy)
                 self.shards.append(written)
                 tables.append(describe(rows, written))
         if tables:
@@ -240,7 +242,7 @@ class Chunk:
             shards=tuple(self.shards),
             facts=self.facts.close(self.store),
             quarantine=quarantine.write(self.store, self.entries) if self.entries else None,
-            rejected=dict(sorted(Counter(entry.reason for entry in self.entries).items())),
+            rejected=dict(sorted(self.rejected.items())),
             known=self.known,
             sums=sums | {"pixels": sums["pixels"][:1]},
             seconds=round(time.monotonic() - start, 3),

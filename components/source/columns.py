@@ -26,7 +26,7 @@ class Columns:
     """Where the images are raw pixels."""
     label: str
     names: tuple[str, ...]
-    """Of the classes, where the labels are indices into them."""
+    """Of the classes, where the labels are indices into them; empty for one that has none."""
     split: str
     group: str
     folders: Mapping[str, str]
@@ -44,7 +44,8 @@ class Columns:
         values = batch[self.label].to_pylist()
         if not self.names:
             return [None if value in (None, "") else str(value) for value in values]
-        return [None if value is None or not 0 <= value < len(self.names) else self.names[value] for value in values]
+        known = range(len(self.names))
+        return [self.names[value] or None if value in known else None for value in values]
 
     def texts(self, batch: pa.RecordBatch, name: str) -> list[str | None]:
         """The values of the column `split` or `group`, wherever they stand; None where there are none."""
@@ -86,9 +87,17 @@ def read_features(schema: pa.Schema) -> dict[str, list[str]]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         found = {name: feature["names"] for name, feature in features.items() if feature["_type"] == "ClassLabel"}
-        return {name: [str(each) for each in names] for name, names in found.items() if isinstance(names, list)}
+        return {name: list(map(_text, names)) for name, names in found.items() if isinstance(names, list)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def _text(name: object) -> str:
+    """The name of a class; empty for half of a letter, which JSON may hold, and of which no UTF-8 can be made."""
+    try:
+        return str(name).encode().decode()
+    except UnicodeEncodeError:
+        return ""
 
 
 def find_image(schema: pa.Schema, where: str) -> str:

@@ -44,6 +44,8 @@ class Rejected:
     detail: str
     """A sentence for people."""
     content: bytes = b""
+    entries: int = 1
+    """How many of the source's it stands for, about: the rest of a damaged archive or row group goes with it."""
 
 
 class Source(Protocol):
@@ -63,7 +65,8 @@ class Source(Protocol):
     The others are cut from what it calls `train` or does not assign.
     """
     passed_over: Counter[str]
-    """The files that `pieces` came across and that are no part of the layout, by suffix; links as storage.LINK."""
+    """The files that `pieces` came across and that are no part of the layout, by suffix; links as storage.LINK,
+    others as storage.NO_KEY."""
 
     def pieces(self) -> Iterator[Piece]:
         """Every piece, streamed, in an order that depends on the source alone."""

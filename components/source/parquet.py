@@ -12,7 +12,6 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -28,10 +27,12 @@ from components.storage import NotFound, Object, Store
 
 BATCH_BYTES = 8 * 2**20
 """Of images that are unpacked at once, about."""
+BATCH_ROWS = 64
+"""Likewise, at most: an image that stands in a dictionary, 1 MiB of them by default, may come in every row."""
 BUFFER = 2**20
 """Bytes of a column that are read at once, however large its row group is."""
 LARGEST_PAGE = 96 * 2**20
-"""Bytes of a page: pyarrow reads it as a whole, and needs two or three times as much memory for that."""
+"""Bytes of a page, unpacked: pyarrow reads it as a whole, and needs two or three times as much memory for that."""
 FOOTER_BYTES = 2**20
 """About what it takes to plan a file."""
 
@@ -78,8 +79,14 @@ class Parquet:
 
         Raises UserError where the columns of a file are not what they are elsewhere, or a split is unknown.
         """
+        images = size = 0
         for found, (pieces, splits) in ahead(self._plan, self._files(), lambda _: FOOTER_BYTES):
             self.splits |= {"validation", "test"} & splits
+            if any("reason" in piece for piece in pieces):
+                # Nobody knows how many images a damaged file holds: as many as those before it, by its size.
+                pieces = [{**pieces[0], "images": max(1, found.size * images // max(1, size))}]
+            else:
+                images, size = images + sum(piece["images"] for piece in pieces), size + found.size
             for piece in pieces:
                 yield {"key": found.key, "size": found.size, "version": found.version, **piece}
 
@@ -122,7 +129,8 @@ class Parquet:
         for (key, version), run in groupby(pieces, lambda piece: (piece["key"], piece["version"])):
             row_groups = list(run)
             if "reason" in row_groups[0]:
-                yield Rejected(key, row_groups[0]["reason"], row_groups[0]["detail"])
+                damaged = row_groups[0]
+                yield Rejected(key, damaged["reason"], damaged["detail"], entries=damaged.get("images", 1))
                 continue
             try:
                 found = Object(key, row_groups[0]["size"], version)
@@ -131,20 +139,24 @@ class Parquet:
             except NotFound:
                 raise self._vanished(key) from None
 
-    def _images(self, key: str, stream: BinaryIO, pieces: Sequence[Piece]) -> Iterator[Example | Rejected]:
+    def _images(self, key: str, stream: "_Pages", pieces: Sequence[Piece]) -> Iterator[Example | Rejected]:
         """The images of some row groups of a file."""
         file = parquet.ParquetFile(stream, pre_buffer=False, buffer_size=BUFFER)
         columns = self._columns(file, key)
+        stream.expect([file.metadata.row_group(number).total_byte_size for number in range(file.num_row_groups)])
         for piece in pieces:
-            row = piece["row"]
-            size = max(1, min(1024, BATCH_BYTES * piece["images"] // max(1, piece["bytes"])))
-            batches = file.iter_batches(size, [piece["row_group"]], _read(file, columns), use_threads=False)
+            row, end = piece["row"], piece["row"] + piece["images"]
+            # The footer does not say how large an image is that stands in a dictionary: it is seen by the first.
+            batches = file.iter_batches(1, [piece["row_group"]], _read(file, columns), use_threads=False)
             try:
                 for batch in batches:
                     yield from self._rows(batch, columns, key, row)
                     row += len(batch)
+                    fitting = BATCH_BYTES * len(batch) // max(1, batch.nbytes)
+                    file.reader.set_batch_size(max(1, min(2 * len(batch), fitting, BATCH_ROWS)))
             except UNREADABLE as error:
-                yield Rejected(f"{key}#{row}", "undecodable", f"and the rest of its row group: {first_line(error)}")
+                detail = f"and the rest of its row group: {first_line(error)}"
+                yield Rejected(f"{key}#{row}", "undecodable", detail, entries=max(1, end - row))
 
     def _rows(self, batch: pa.RecordBatch, columns: Columns, key: str, first: int) -> Iterator[Example | Rejected]:
         images = _contents(batch[columns.image]).to_pylist()
@@ -181,19 +193,32 @@ def _row_groups(file: parquet.ParquetFile) -> list[Piece]:
 
 
 class _Pages(io.BufferedReader):
-    """A file that raises UserError when more than `LARGEST_PAGE` of it is wanted at once."""
+    """A file that raises UserError when a page is wanted that has more than `LARGEST_PAGE` unpacked."""
 
     def __init__(self, name: str, blocks: Blocks) -> None:
         super().__init__(blocks)
-        self.where = name
+        self.where, self.size = name, blocks.found.size
+        self.grows = 1.0
+        """How many times as large its pages are unpacked, about."""
+
+    def expect(self, row_groups: Sequence[int]) -> None:
+        """Takes note of how many bytes the row groups have unpacked."""
+        self.grows = max(1.0, sum(row_groups) / self.size)
+        # Of pages that are smaller packed nobody is asked by themselves.
+        if BUFFER * self.grows > LARGEST_PAGE:
+            self._require("row group", max(row_groups))
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > LARGEST_PAGE:
+        if size is not None and size > BUFFER:
+            self._require("page", int(size * self.grows))
+        return super().read(size)
+
+    def _require(self, what: str, size: int) -> None:
+        if size > LARGEST_PAGE:
             raise UserError(
-                f"{self.where} has a page of {size >> 20} MiB, and up to {LARGEST_PAGE >> 20} MiB are read; "
+                f"{self.where} has a {what} of {size >> 20} MiB, and up to {LARGEST_PAGE >> 20} MiB are read; "
                 "write it anew with row groups of 100 images"
             )
-        return super().read(size)
 
 
 def _read(file: parquet.ParquetFile, columns: Columns) -> list[str]:

@@ -9,7 +9,7 @@ from components.source.idx import NAME, Idx
 from components.source.tree import Tree
 from components.source.webdataset import WebDataset, is_archive
 from components.step import UserError
-from components.storage import DirectoryStore, Store, open_store
+from components.storage import LINK, DirectoryStore, Store, open_store
 
 SUPPORTED = (
     "a folder of images by class (class/file or split/class/file, of JPEG, PNG, WebP, BMP, TIFF and GIF), "
@@ -90,8 +90,8 @@ def recognise_folder(store: Store) -> str:
     kinds: Counter[str] = Counter()
     suffixes: Counter[str] = Counter()
     names: list[str] = []
-    links: Counter[str] = Counter()
-    for found in store.objects("", links):
+    passed_over: Counter[str] = Counter()
+    for found in store.objects("", passed_over):
         kinds.update(kind for kind in [kind_of(found.key)] if kind)
         suffixes[suffix(found.key)] += 1
         names += [repr(found.key)] if len(names) < 3 else []
@@ -99,11 +99,14 @@ def recognise_folder(store: Store) -> str:
             break
     if len(kinds) == 1:
         return next(iter(kinds))
-    if not names and links:
+    if not names and passed_over[LINK]:
         raise UserError(
-            f"source {store.uri!r} has nothing but {links.total():,} symbolic links that lead out of it or to folders, "
-            "which are not followed; put the files themselves there"
+            f"source {store.uri!r} has nothing but {passed_over[LINK]:,} symbolic links that lead out of it or to "
+            "folders, which are not followed; put the files themselves there"
         )
+    if not names and passed_over:
+        hidden = passed_over.total()
+        raise UserError(f"source {store.uri!r} has nothing but {hidden:,} hidden or unusable names; rename them")
     if not names:
         raise UserError(f"source {store.uri!r} is empty, or does not exist; supported are {SUPPORTED}")
     what = f"has files of several layouts ({', '.join(sorted(kinds))})" if kinds else "has no layout that is known"

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import islice
+from posixpath import normpath
 from typing import BinaryIO, NamedTuple
 
 import pyarrow.parquet as parquet
@@ -86,12 +87,12 @@ class Table:
         if not row.uri:
             return rejected("unreadable", "has no uri in its row")
         try:
-            store, key = self._place(row.uri)
-            check_key(key)
+            check_key(self._path(row.uri))
         except UserError:
             return rejected("unsafe name", "is no path below the folder of the table, and no s3:// URI")
         if not row.label:
             return rejected("no label", "has no label in its row")
+        store, key = self._place(row.uri)
         try:
             found = store.stat(key)
         except NotFound:
@@ -101,11 +102,18 @@ class Table:
         facts = {"label": row.label, "split": split, "group": row.group, "bytes": found.size, "version": found.version}
         return {name: value for name, value in facts.items() if value is not None}
 
+    def _path(self, uri: str) -> str:
+        """Where an image lies in the store of the table; or, with s3://, its bucket and its key there."""
+        if uri.startswith("s3://"):
+            bucket, _, key = uri.removeprefix("s3://").partition("/")
+            return f"{bucket}/{key}"
+        return self.folder + (uri if "://" in uri else normpath(uri))
+
     def _place(self, uri: str) -> tuple[Store, str]:
         """The store and the key of an image."""
         if not uri.startswith("s3://"):
-            return self.store, self.folder + uri
-        bucket, _, key = uri.removeprefix("s3://").partition("/")
+            return self.store, self._path(uri)
+        bucket, _, key = self._path(uri).partition("/")
         return self.buckets(f"s3://{bucket}"), key
 
     # Reading

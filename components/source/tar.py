@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 RECORD = 512
-LARGEST_NAME = 2**20
+LARGEST_HEADER = 2**20
 """Bytes of what stands before a member to tell its name."""
+LARGEST_NAME = 4096
+"""Bytes of a name that is of use; on Linux no path is longer."""
+
+DIGITS = 20
+"""Of a number, at most."""
+SPARSE = "GNU.sparse."
+"""How the keywords of an extended header begin where the member is a sparse file."""
 
 FILE, FOLDER = "file", "folder"
 KINDS = {
@@ -104,7 +111,7 @@ class Tar:
         return header
 
     def _fact(self, size: int) -> bytes:
-        if size > LARGEST_NAME:
+        if size > LARGEST_HEADER:
             raise Damaged(f"has a name of {size} bytes")
         content = self.stream.read(size)
         self._require(len(content) == size)
@@ -126,7 +133,7 @@ def _member(header: bytes, size: int, facts: dict[str, bytes]) -> Member:
     name, kind = facts.get("path") or _name(header), KINDS.get(header[156:157], "unknown")
     if "size" in facts:
         size = _decimal(facts["size"])
-    if any(fact.startswith("GNU.sparse.") for fact in facts):
+    if SPARSE in facts:
         kind = "sparse file"
     if header[156:157] == b"\0" and name.endswith(b"/"):  # as archives before POSIX wrote folders
         kind = FOLDER
@@ -147,7 +154,7 @@ def _number(field: bytes) -> int:
 
 
 def _decimal(digits: bytes, base: int = 10) -> int:
-    if len(digits) > 20 or not digits.isdigit():
+    if len(digits) > DIGITS or not digits.isdigit():
         raise Damaged(f"has {digits[:20]!r} where a number should be")
     try:
         return int(digits, base)
@@ -156,14 +163,21 @@ def _decimal(digits: bytes, base: int = 10) -> int:
 
 
 def _pax(content: bytes) -> dict[str, bytes]:
-    """The records `length keyword=value` of an extended header; the length counts all of it and a newline."""
+    """Of the records `length keyword=value` of an extended header those that matter here, and whether any is `SPARSE`.
+
+    The length counts all of a record and a newline.
+    """
     facts: dict[str, bytes] = {}
-    while content:
-        digits, _, _ = content.partition(b" ")
-        length = _decimal(digits)
-        keyword, equals, value = content[len(digits) + 1 : length].partition(b"=")
-        if not equals or length > len(content) or not value.endswith(b"\n"):
+    start = 0
+    while start < len(content):
+        digits, _, _ = content[start : start + DIGITS + 1].partition(b" ")
+        end = start + _decimal(digits)
+        keyword, equals, value = content[start + len(digits) + 1 : end].partition(b"=")
+        if not equals or end > len(content) or not value.endswith(b"\n"):
             raise Damaged("has an extended header that is damaged")
-        facts[keyword.decode("utf-8", "replace")] = value[:-1]
-        content = content[length:]
+        if keyword in (b"path", b"size"):
+            facts[keyword.decode()] = value[:-1]
+        elif keyword.startswith(SPARSE.encode()):
+            facts[SPARSE] = b""
+        start = end
     return facts

@@ -158,6 +158,18 @@ def test_a_view_of_a_file_is_read_like_the_file() -> None:
 # How large
 
 
+def test_the_orientation_of_a_png_may_stand_behind_its_pixels() -> None:
+    content = oriented(6, "PNG")
+    start = content.index(b"eXIf") - 4
+    length = 12 + int.from_bytes(content[start : start + 4])
+    rest = content[:start] + content[start + length :]
+    end = rest.index(b"IEND") - 4
+    behind = rest[:end] + content[start : start + length] + rest[end:]
+    found = inspect(behind, LIMIT)
+    assert (found.width, found.height) == size(behind) == size(memoryview(behind)) == size(content) == (96, 144)
+    assert decode(behind, 3).shape == fit(behind, (144, 96, 3)).shape == (144, 96, 3)
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_a_jpeg_is_decoded_as_small_as_is_large_enough(orientation: int) -> None:
     exif = Image.Exif()

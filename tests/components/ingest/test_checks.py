@@ -1,6 +1,7 @@
 """What is checked before a dataset is published, each fault with real images."""
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from components.ingest.checks import Balance
 from components.step import StepError
 from components.storage import DirectoryStore
 from tests.components.ingest.trees import classes, commit, make, noise, plant, png, prepare, split_classes
+from tests.components.source.archives import tar
 
 
 def refusal(source: Path, store: DirectoryStore, folder: Path, limits: str = "", **options: Any) -> str:
@@ -49,6 +51,24 @@ def test_damaged_images_are_counted_and_pass_the_limit(store: DirectoryStore, tm
     manifest = make(source, store, tmp_path / "second", "damaged=0.1")
     assert measured(manifest)["damaged"] == pytest.approx(2 / 26)
     assert sum(manifest.provenance["quarantined"].values()) == 2
+
+
+def test_what_an_archive_held_counts_where_it_was_cut_off(store: DirectoryStore, tmp_path: Path) -> None:
+    archives = [
+        tar(
+            [
+                (f"{n:03}.{end}", noise(100 * a + n) if end == "png" else b"%d" % (n % 2))
+                for n in range(60)
+                for end in ("png", "cls")
+            ]
+        )
+        for a in range(2)
+    ]
+    source = plant(tmp_path / "source", {"0.tar": archives[0], "1.tar": archives[1][: len(archives[1]) // 12]})
+    sentence = refusal(source, store, tmp_path / "made")
+    quarantined, entries = map(int, re.search(r"refused: (\d+) of (\d+) entries were quarantined", sentence).groups())  # type: ignore[union-attr]
+    assert 40 <= quarantined <= 70
+    assert entries == pytest.approx(120, abs=10)
 
 
 # Exact copies

@@ -262,6 +262,31 @@ def test_two_chunks_with_the_same_images_are_counted_twice(
     assert sum(map(len, hashes(store, manifest).values())) == 15
 
 
+def test_a_chunk_with_nothing_but_copies_of_an_image_makes_shards_that_are_told_apart(
+    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.shard.shard.BATCH_IMAGES", 4)
+    monkeypatch.setattr("components.shard.shard.BLOCK_IMAGES", 4)
+    files = {f"cat/{n:02}.png": noise(1) for n in range(14)} | {f"dog/{n}.png": noise(100 + n) for n in range(9)}
+    manifest = make(plant(tmp_path / "source", files), store, tmp_path / "made", "min_images=0")
+    assert sum(manifest.counts[split]["cat"] for split in SPLITS) == 14
+    assert manifests(store) == [manifest]
+    assert len({shard.key for shard in manifest.shards}) == len(manifest.shards) > 4
+    assert sum(map(len, hashes(store, manifest).values())) == 23
+
+
+def test_copies_of_an_image_under_another_label_are_excluded_in_all_of_their_shards(
+    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.shard.shard.BATCH_IMAGES", 4)
+    monkeypatch.setattr("components.shard.shard.BLOCK_IMAGES", 4)
+    files = {f"cat/{n:02}.png": noise(1) for n in range(12)} | {f"dog/{n}.png": noise(100 + n) for n in range(9)}
+    source = plant(tmp_path / "source", files | {"dog/9.png": noise(1)})
+    manifest = make(source, store, tmp_path / "made", "min_images=0 conflicts=1")
+    assert sum(sum(counts.values()) for counts in manifest.counts.values()) == 9
+    assert manifests(store) == [manifest]
+
+
 @pytest.mark.slow
 def test_in_s3_it_is_the_same_dataset(any_store: Store, store: DirectoryStore, tmp_path: Path) -> None:
     source = plant(tmp_path / "source", split_classes() | {"train/cat/bad.png": b""})

@@ -17,9 +17,10 @@ from components.dataset import plan as records
 from components.dataset.manifest import SPLITS, Manifest, content_digest, encode, manifest_key
 from components.dataset.splits import Cuts
 from components.plan import plan as module
+from components.plan.cuts import Survey
 from components.plan.interface import Plan
-from components.plan.plan import plan
-from components.source.example import Piece
+from components.plan.plan import Spool, plan
+from components.source.example import Piece, Source
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, Store
 from tests.components.source.reading import fill
@@ -218,6 +219,35 @@ def test_a_small_source_is_cut_exactly_and_a_large_one_by_the_fractions(
     assert large.cuts == Cuts(0.1, 0.1 + 0.2, {})
 
 
+def test_a_small_source_is_read_once_and_again_where_it_or_the_cuts_change(
+    tree: Path, store: DirectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveys: list[Spool] = []
+    look_at = module.look_at
+
+    def counted(source: Source, spool: Spool) -> Survey:
+        surveys.append(spool)
+        return look_at(source, spool)
+
+    monkeypatch.setattr(module, "look_at", counted)
+    first, _ = make_plan(tree, store, tmp_path)
+    assert make_plan(tree, store, tmp_path)[0] == first
+    assert len(surveys) == 1
+    make_plan(tree, store, tmp_path, test_fraction=0.3)
+    assert len(surveys) == 2
+    (tree / "a" / "07.jpg").write_bytes(bytes(100))
+    make_plan(tree, store, tmp_path)
+    assert len(surveys) == 3
+
+
+def test_cuts_that_were_damaged_in_the_store_are_made_anew(tree: Path, store: DirectoryStore, tmp_path: Path) -> None:
+    first, _ = make_plan(tree, store, tmp_path)
+    (key,) = store.keys("ingest/cuts/")
+    for content in (b"", b"[]", b"{}", b'{"by_class": {}}'):
+        store.write(key, content)
+        assert make_plan(tree, store, tmp_path)[0] == first
+
+
 @pytest.mark.parametrize(
     ("folders", "test", "validation"),
     [
@@ -326,10 +356,10 @@ def test_raw_pixels_must_have_the_shape_of_their_parent(
 @pytest.mark.parametrize(
     ("prefix", "says"),
     [
-        ("zzz", "parent must be the digest of a dataset or its beginning, not 'zzz'"),
-        ("../datasets", "parent must be the digest of a dataset"),
-        ("0000", "not '0000': there is none"),
-        ("f", "not 'f': there is none"),  # datasets/facts/ begins like it
+        ("zzzz", "a dataset is named by 4 to 64 hexadecimal digits, not 'zzzz'"),
+        ("../datasets", "a dataset is named by 4 to 64 hexadecimal digits, not '../datasets'"),
+        ("0000", "has no dataset '0000'"),
+        ("fac7", "has no dataset 'fac7'"),
     ],
 )
 def test_a_parent_that_is_none_is_refused(
@@ -341,12 +371,15 @@ def test_a_parent_that_is_none_is_refused(
 
 
 def test_a_prefix_of_two_parents_is_refused(tree: Path, store: DirectoryStore, tmp_path: Path) -> None:
-    for number in range(17):  # more than there are first letters
-        write_parent(store, classes=("a", str(number)))
-    keys = [key.removeprefix("datasets/") for key in store.keys("datasets/")]
-    prefix = next(letter for letter in "0123456789abcdef" if sum(key.startswith(letter) for key in keys) > 1)
-    with pytest.raises(UserError, match="datasets begin with it; give more of its digest"):
-        make_plan(tree, store, tmp_path, parent=prefix)
+    for digit in "01":
+        store.write(manifest_key("abcd" + digit * 60), b"")
+    with pytest.raises(UserError, match="2 datasets begin with 'abcd', among them"):
+        make_plan(tree, store, tmp_path, parent="abcd")
+
+
+def test_a_parent_is_named_like_any_dataset(tree: Path, store: DirectoryStore, tmp_path: Path) -> None:
+    parent = write_parent(store)
+    assert make_plan(tree, store, tmp_path, parent=parent.digest[:8].upper())[0].parent == parent.digest
 
 
 # The process

@@ -26,6 +26,7 @@ from components.storage import DirectoryStore, Store
 from tests.components.dataset.pictures import jpeg, oriented, picture, png, save
 from tests.components.dataset.test_shards import dataset
 from tests.components.shard.conftest import CUTS, DIGEST, contents, planned
+from tests.components.source.archives import tar
 
 
 def run(store: Store, worker: int = 0, workers: int = 1) -> None:
@@ -221,6 +222,33 @@ def test_thumbnails_are_few(tmp_path: Path, store: DirectoryStore, monkeypatch: 
     assert [entry.thumbnail is not None for entry in entries(store, part(store))] == [True] * 3 + [False] * 7
 
 
+def test_a_quarantine_names_no_more_than_memory_may_hold_and_counts_all(
+    tmp_path: Path, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUARANTINE_BYTES", 4 * 250)
+    folder = tmp_path / "tree" / "cat"
+    folder.mkdir(parents=True)
+    for number in range(10):
+        (folder / f"{number}.jpg").write_bytes(b"")
+    planned(store, tmp_path / "tree", 100)
+    run(store)
+    assert part(store).rejected == {"empty": 10}
+    assert [entry.name for entry in entries(store, part(store))] == [f"cat/{number}.jpg" for number in range(4)]
+
+
+def test_what_stands_for_many_entries_is_counted_as_many(tmp_path: Path, store: DirectoryStore) -> None:
+    samples = [(f"{n:02}.{ending}", png() if ending == "png" else b"1") for n in range(20) for ending in ("png", "cls")]
+    (tmp_path / "tree").mkdir()
+    for name in ("a.tar", "b.tar"):
+        (tmp_path / "tree" / name).write_bytes(tar(samples))
+    (tmp_path / "tree" / "b.tar").write_bytes(tar(samples)[: len(png()) * 5])
+    planned(store, tmp_path / "tree", 100)
+    run(store)
+    found = part(store)
+    assert found.rejected["truncated"] > 10
+    assert [entry.name for entry in entries(store, found)] == ["b.tar"]
+
+
 def test_a_chunk_of_which_nothing_is_left_has_a_part(tmp_path: Path, store: DirectoryStore) -> None:
     folder = tmp_path / "tree" / "cat"
     folder.mkdir(parents=True)
@@ -283,7 +311,7 @@ def test_raw_images_that_the_parent_has_all_are_all_passed_over(store: Directory
 
 def test_a_parent_that_is_gone_is_named(tree: Path, store: DirectoryStore) -> None:
     planned(store, tree, 100, parent="0" * 64)
-    with pytest.raises(StepError, match=r"the parent datasets/0+.json is gone"):
+    with pytest.raises(StepError, match=r"the parent, datasets/0+.json, is gone"):
         run(store)
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.source import open_source
+from components.source.example import Rejected
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, Store
 from tests.components.source.reading import examples, fill, read_all, rejections
@@ -111,6 +112,12 @@ def test_the_only_columns_of_bytes_and_of_classes_may_have_any_name(store: Direc
     columns = {"img": [b"1"], "fine_label": [1], "note": ["x"]}
     source = open_source(fill(store, {"a.parquet": write(columns, class_label("fine_label", "apple", "bear"))}))
     assert [(e.content, e.label) for e in examples(source)] == [(b"1", "bear")]
+
+
+def test_a_class_whose_name_is_no_text_labels_nothing(store: DirectoryStore) -> None:
+    source = open_source(fill(store, {"a.parquet": write(images(), class_label("label", "cat", "d\ud800g"))}))
+    assert [reason for reason, _ in rejections(source).values()] == ["no label", "no label"]
+    assert len(read_all(source)) == 4
 
 
 def test_raw_pixels_have_their_shape_in_the_metadata(any_store: Store) -> None:
@@ -213,6 +220,15 @@ def test_a_damaged_file_among_others_is_rejected(any_store: Store) -> None:
     assert len(read_all(source)) == 6
 
 
+def test_a_file_without_a_footer_stands_for_as_many_images_as_the_others_have_in_its_size(
+    store: DirectoryStore,
+) -> None:
+    content = write({"image": [random.Random(row).randbytes(300) for row in range(200)], "label": ["a"] * 200})
+    source = open_source(fill(store, {"a.parquet": content, "b.parquet": content[: len(content) // 2]}))
+    assert [piece["images"] for piece in source.pieces()] == [200, 100]
+    assert [entry.entries for entry in read_all(source) if isinstance(entry, Rejected)] == [100]
+
+
 def test_a_damaged_file_at_the_beginning_is_refused(store: DirectoryStore) -> None:
     assert "a.parquet is no Parquet file" in refuse(store, b"PAR1 and nothing else PAR1")
 
@@ -222,21 +238,46 @@ def test_of_a_damaged_row_group_the_others_are_read(store: DirectoryStore) -> No
     content[10:60] = bytes(50)
     found = read_all(open_source(fill(store, {"a.parquet": bytes(content)})))
     assert [e.name for e in found] == ["a.parquet#0", *(f"a.parquet#{row}" for row in range(50, 100))]
-    assert getattr(found[0], "reason", "") == "undecodable"
+    assert isinstance(found[0], Rejected)
+    assert (found[0].reason, found[0].entries) == ("undecodable", 50)
 
 
 def test_a_page_that_would_not_fit_into_memory_is_refused(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.source.parquet.LARGEST_PAGE", 2**20)
+    monkeypatch.setattr("components.source.parquet.BUFFER", 2**16)
     columns = {"image": [random.Random(row).randbytes(2**14) for row in range(200)], "label": ["a"] * 200}
     fitting = write(columns, row_group_size=100, use_dictionary=False, write_batch_size=1, data_page_size=2**17)
     assert len(examples(open_source(fill(store, {"a.parquet": fitting})))) == 200
     for options in ({"use_dictionary": False}, {"use_dictionary": True}, {"data_page_version": "2.0"}):
         message = refuse(store, write(columns, **options))
         assert (
-            "a.parquet has a page of 2 MiB, and up to 1 MiB are read; write it anew with row groups of 100" in message
+            "a.parquet has a page of 3 MiB, and up to 1 MiB are read; write it anew with row groups of 100" in message
         )
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_small_page_that_would_not_fit_into_memory_unpacked_is_refused(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr("components.source.parquet.LARGEST_PAGE", 2**20)
+    monkeypatch.setattr("components.source.parquet.BUFFER", 2**16)
+    columns = {"image": [bytes(2**21)] * 3, "label": ["a"] * 3}
+    content = write(columns, compression="zstd", use_dictionary=False, row_group_size=rows)
+    assert len(content) < 10_000
+    assert f"has a row group of {2 * rows} MiB, and up to 1 MiB are read" in refuse(store, content)
+
+
+def test_images_that_stand_in_a_dictionary_are_unpacked_few_at_a_time(store: DirectoryStore) -> None:
+    images = pa.DictionaryArray.from_arrays(pa.array([0] * 300, pa.int32()), pa.array([bytes(2**20)], pa.binary()))
+    content = write({"image": images, "label": ["a"] * 300}, store_schema=False, compression="none")
+    assert len(content) < 2**21
+    source = open_source(fill(store, {"a.parquet": content}))
+    pieces = list(source.pieces())
+    before = pa.default_memory_pool().max_memory()
+    assert sum(len(entry.content) == 2**20 for entry in source.examples(pieces)) == 300
+    assert max(pa.default_memory_pool().max_memory() - before, 0) < 64 * 2**20
 
 
 def test_a_file_that_changed_ends_the_step_since_it_holds_many_images(any_store: Store) -> None:

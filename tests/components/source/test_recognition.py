@@ -80,6 +80,11 @@ def test_a_folder_of_links_is_refused_with_their_number(tmp_path: Path) -> None:
     assert "has nothing but 2 symbolic links" in refusal(str(tmp_path / "tree"))
 
 
+def test_a_folder_of_hidden_names_is_no_empty_one(tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").touch()
+    assert "has nothing but 1 hidden or unusable names; rename them" in refusal(str(tmp_path))
+
+
 def test_an_empty_folder_is_refused(any_store: Store, tmp_path: Path) -> None:
     if not isinstance(any_store, S3Store):
         (tmp_path / "store").mkdir()

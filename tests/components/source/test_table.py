@@ -134,12 +134,32 @@ def test_a_damaged_line_is_refused_with_its_number(store: DirectoryStore, text: 
 
 @pytest.mark.parametrize(
     "uri",
-    ["/etc/passwd", "../1.jpg", "images/../../1.jpg", "images//1.jpg", "file:///etc/passwd", ".hidden/1.jpg", "s3://"],
+    ["/etc/passwd", "../1.jpg", "images/../../1.jpg", "images/\0.jpg", "file:///etc/passwd", ".hidden/1.jpg", "s3://"],
 )
 def test_uris_that_lead_elsewhere_are_rejected(store: DirectoryStore, uri: str) -> None:
     source = open_csv(store, f"uri,label\n{uri},cat\nimages/1.jpg,dog\n")
     assert [reason for reason, _ in rejections(source).values()] in (["unsafe name"], ["unreadable"])
     assert len(read_all(source)) == 2
+
+
+@pytest.mark.parametrize("uri", ["./images/1.jpg", "images/./1.jpg", "images//1.jpg", "images/../images/1.jpg"])
+def test_a_path_may_be_written_in_other_ways(any_store: Store, uri: str) -> None:
+    assert [e.content for e in examples(open_csv(any_store, f"uri,label\n{uri},cat\n"))] == [b"one"]
+
+
+def test_wrong_settings_of_s3_are_said_and_reject_no_row(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
+    assert "AWS_ENDPOINT_URL must be http(s)://host:port" in refusal(store, "uri,label\ns3://bucket/1.jpg,cat\n")
+
+
+@pytest.mark.parametrize("uri", ["s3://", "s3:///1.jpg", "s3://bucket", "s3://bucket/../1.jpg"])
+def test_uris_that_name_nothing_in_s3_are_rejected_whatever_its_settings(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "minio:9000")
+    assert [reason for reason, _ in rejections(open_csv(store, f"uri,label\n{uri},cat\n")).values()] == ["unsafe name"]
 
 
 def test_rows_that_name_no_image_are_rejected(any_store: Store) -> None:

@@ -74,6 +74,7 @@ def test_a_label_comes_from_cls_txt_or_json(store: DirectoryStore, ending: str, 
         ("json", b"[" * 100_000),
         ("json", b'{"label": ' + b"9" * 5000 + b"}"),
         ("json", b""),
+        ("json", b'{"label": "\\ud800"}'),
     ],
 )
 def test_what_tells_no_class_is_rejected(store: DirectoryStore, ending: str, content: bytes) -> None:
@@ -143,15 +144,65 @@ def test_links_and_devices_are_rejected_and_never_followed(store: DirectoryStore
 def test_of_a_truncated_archive_is_read_what_is_left(any_store: Store) -> None:
     content = tar(SAMPLES)
     source = open_source(fill(any_store, {"a.tar": content[: 512 * 6 + 100], "b.tar": content}))
-    assert rejections(source) == {
-        "a.tar": ("truncated", "ends in the middle of a header; what comes before that is read")
-    }
+    detail = "ends in the middle of a header; what comes before that is read, and about 2 images are missing"
+    assert rejections(source) == {"a.tar": ("truncated", detail)}
     assert [e.name for e in read_all(source)] == ["a.tar/0/1.jpg", "a.tar", "b.tar/0/1.jpg", "b.tar/0/2.PNG"]
 
 
 def test_an_archive_that_lacks_its_end_mark_alone_is_read_to_its_end(store: DirectoryStore) -> None:
     source = open_source(fill(store, {"a.tar": tar(SAMPLES)[: 512 * 10]}))
     assert [e.name for e in read_all(source)] == ["a.tar/0/1.jpg", "a.tar/0/2.PNG", "a.tar"]
+
+
+def archive(count: int, mode: str = "w") -> bytes:
+    """So many samples, of 2,560 bytes each."""
+    samples = [
+        (f"{n:03}.{ending}", data) for n in range(count) for ending, data in (("jpg", b"x" * 600), ("cls", b"1"))
+    ]
+    return tar(samples, mode)
+
+
+def entries(store: DirectoryStore, files: dict[str, bytes]) -> dict[str, int]:
+    """How many entries each rejected archive stands for."""
+    found = read_all(open_source(fill(store, files)))
+    return {entry.name: entry.entries for entry in found if isinstance(entry, Rejected)}
+
+
+def test_an_archive_that_was_cut_off_stands_for_what_the_largest_has_more(store: DirectoryStore) -> None:
+    files = {"a.tar": archive(300), "b.tar": archive(300)[: 2560 * 6 + 100]}
+    assert entries(store, files)["b.tar"] == pytest.approx(294, abs=60)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive" * 500])
+def test_an_archive_of_which_nothing_can_be_read_stands_for_what_others_have(
+    store: DirectoryStore, content: bytes
+) -> None:
+    assert entries(store, {"a.tar": content, "b.tar": archive(300)}) == {
+        "a.tar": pytest.approx(300 if not content else 2, abs=3)
+    }
+
+
+def test_the_largest_archive_stands_for_as_much_as_is_left_of_it_where_it_was_cut_off(store: DirectoryStore) -> None:
+    files = {"a.tar": archive(100)[: 2560 * 50 + 100], "b.tar": archive(20)}
+    assert entries(store, files) == {"a.tar": pytest.approx(50, abs=2)}
+
+
+def test_a_damaged_archive_stands_for_what_comes_after_the_damage(store: DirectoryStore) -> None:
+    content = bytearray(archive(100))
+    content[2560 * 25] ^= 1
+    assert entries(store, {"a.tar": bytes(content)}) == {"a.tar": pytest.approx(75, abs=4)}
+
+
+def test_an_archive_that_lacks_its_end_mark_alone_stands_for_one_entry(store: DirectoryStore) -> None:
+    assert entries(store, {"a.tar": archive(100)[: 2560 * 100]}) == {"a.tar": 1}
+
+
+def test_names_of_a_megabyte_are_rejected_and_not_kept(store: DirectoryStore) -> None:
+    source = open_source(fill(store, {"a.tar": tar([("x" * 2**19, b"!"), *SAMPLES.items()])}))
+    assert rejections(source) == {
+        f"a.tar/{'x' * 100}…": ("unsafe name", "has a name of 524,288 bytes; up to 4,096 are read")
+    }
+    assert len(read_all(source)) == 3
 
 
 @pytest.mark.parametrize(
