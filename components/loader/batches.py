@@ -43,6 +43,9 @@ class Augment(NamedTuple):
 
 UNCHANGED = Augment(0, lambda images, drawn: images)
 
+Policy = Callable[[Tensor, float], Tensor]
+"""Changes an image, uint8 [H, W, C], by a number from 0 to 1, to one of the same shape and type; in any thread."""
+
 
 def batches(
     store: Store, manifest: Manifest, split: str, shape: Shape, size: int = 256
@@ -96,7 +99,7 @@ class TrainingBatches:
 
     Images that have the network's shape are changed by `augment`, a batch at a time, and stay on the device where they
     fit into a quarter of its memory. Of others a random part is decoded, resized and perhaps mirrored (crops.py), and
-    then changed by `policy`.
+    then changed by `policy`, in the threads that decode.
 
     What comes out depends on the data, the arguments and the number of the epoch alone: not on the machine. Of images
     that are kept, the ranks together have the batches that one alone would have; of those that are read again each
@@ -111,7 +114,7 @@ class TrainingBatches:
         batch_size: int,
         seed: int,
         augment: Augment,
-        policy: Augment = UNCHANGED,
+        policy: Policy | None = None,
         rank: int = 0,
         ranks: int = 1,
         device: torch.device = CPU,
@@ -165,14 +168,22 @@ class TrainingBatches:
             before = time.perf_counter()
 
     def _stream(self, epoch: int, start: int) -> Iterator[Batch]:
-        def draw(number: int, count: int) -> list[list[float]]:
-            return crops.draw(random(self.seed, CROPS, epoch, self.rank, number), count)
-
         if self.augment:
             found = self.stream.batches(self.order, _fit(self.stream), _nothing, epoch, start)
             return self._changed(self.augment, _moved(found, self.device), epoch, start)
-        found = self.stream.batches(self.order, self._crops.crop, draw, epoch, start)
-        return self._changed(self.policy, _moved(found, self.device), epoch, start)
+        changes = self._draw(epoch, 1)
+
+        def draw(number: int, count: int) -> list[tuple[list[float], float]]:
+            cropped = crops.draw(random(self.seed, CROPS, epoch, self.rank, number), count)
+            return list(zip(cropped, changes(number)[:, 0].tolist(), strict=True))
+
+        return _moved(self.stream.batches(self.order, self._crop, draw, epoch, start), self.device)
+
+    def _crop(self, content: memoryview, out: NDArray[np.uint8], drawn: tuple[list[float], float], number: int) -> None:
+        self._crops.crop(content, out, drawn[0], number)
+        if self.policy:
+            image = torch.from_numpy(out)
+            image.copy_(self.policy(image, drawn[1]))
 
     def _gather(self, epoch: int, start: int) -> Iterator[Batch]:
         """The same of the images that are on the device."""
@@ -199,15 +210,23 @@ class TrainingBatches:
         if not augment.draws:
             yield from found
             return
+        draw = self._draw(epoch, augment.draws)
+        for number, (images, labels) in enumerate(found, start):
+            drawn = draw(number)
+            some = slice(self.part * len(drawn) // self.parts, (self.part + 1) * len(drawn) // self.parts)
+            yield augment.apply(images, drawn[some].to(self.device)), labels
+
+    def _draw(self, epoch: int, draws: int) -> Callable[[int], Tensor]:
+        """Draws for the images of a batch, by its number: from 0 to 1, float32 [N, draws]."""
         # One number a batch, drawn at once: to begin a generator costs as much as to gather a batch.
         seeds = random(self.seed, CHANGES, epoch, self.rank, 0).integers(2**63, size=len(self)).tolist()
         generator = Generator()
-        for number, (images, labels) in enumerate(found, start):
+
+        def draw(number: int) -> Tensor:
             generator.manual_seed(seeds[number])
-            count = self.count(number) // self.ranks
-            drawn = torch.rand(count, augment.draws, generator=generator)
-            some = slice(self.part * count // self.parts, (self.part + 1) * count // self.parts)
-            yield augment.apply(images, drawn[some].to(self.device)), labels
+            return torch.rand(self.count(number) // self.ranks, draws, generator=generator)
+
+        return draw
 
 
 def fits(stream: Stream, device: torch.device) -> bool:

@@ -1,13 +1,15 @@
-"""Distortions of a whole batch of images at once."""
+"""How images are changed at random: a whole batch at once, or one by one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.overrides import TorchFunctionMode
 
-from components.loader.batches import UNCHANGED, Augment
+from components.loader.batches import Augment, Policy
 
 SPREAD = ((0.12, 0.2, 0.1), (0.2, 0.12, 0.1))
 """The most by which each entry of an affine map moves from the identity's.
@@ -54,37 +56,50 @@ def _pixels(height: int, width: int, device: torch.device) -> Tensor:
 DISTORT = Augment(6, distort)
 
 
-def policy(name: str) -> Augment:
+def policy(name: str) -> Policy | None:
     """ "trivial": TrivialAugment (Müller and Hutter, 2021); "rand": RandAugment (Cubuk et al., 2020); "none": nothing.
 
     torchvision's, image by image: of a batch as a whole it would change all images in the same way.
     """
     if name == "none":
-        return UNCHANGED
+        return None
     from torchvision.transforms import v2
 
     change = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}[name]()
-    return Augment(1, lambda images, drawn: _each(change, images, drawn))
+
+    def apply(image: Tensor, number: float) -> Tensor:
+        with _Seeded(int(number * 2**53)):
+            changed: Tensor = change(image.permute(2, 0, 1)).permute(1, 2, 0)
+        return changed
+
+    return apply
 
 
-def _each(change: Callable[[Tensor], Tensor], images: Tensor, drawn: Tensor) -> Tensor:
-    changed = torch.empty_like(images)
-    with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
-        for image, number, out in zip(images, drawn[:, 0].tolist(), changed, strict=True):
-            torch.manual_seed(int(number * 2**53))
-            out.copy_(change(image.permute(2, 0, 1)).permute(1, 2, 0))
-    return changed
+class _Seeded(TorchFunctionMode):
+    """In which this thread draws from a generator of its own: torchvision takes the global one, which all share."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        own = {"generator": self.generator} if func in (torch.rand, torch.randint) else {}
+        return func(*args, **(kwargs or {}), **own)
 
 
-def chain(first: Augment, second: Augment) -> Augment:
-    """One after the other."""
-    if not second.draws:
+def chain(first: Augment, second: Policy | None) -> Augment:
+    """One after the other; the second on the processor: a GPU would take a dozen tiny steps for each image."""
+    if second is None:
         return first
 
     def apply(images: Tensor, drawn: Tensor) -> Tensor:
-        return second.apply(first.apply(images, drawn[:, : first.draws]), drawn[:, first.draws :])
+        found = first.apply(images, drawn[:, :-1]).cpu()
+        changed = [second(image, number) for image, number in zip(found, drawn[:, -1].tolist(), strict=True)]
+        return torch.stack(changed).to(images.device)
 
-    return Augment(first.draws + second.draws, apply)
+    return Augment(first.draws + 1, apply)
 
 
 def mix(images: Tensor, targets: Tensor, mixup: float, cutmix: float, generator: Generator) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from components.train.interface import Train
 from components.train.learner import Learner
 from components.train.probe import MOST_IMAGES, largest_batch
 from components.train.ranks import Ranks
-from components.train.recipe import Recipe
+from components.train.recipe import Recipe, read_recipe
 
 BATCH_SIZES = {"lenet5": 256}
 """Of networks whose recipe was found here."""
@@ -94,8 +94,10 @@ def choose_device(step: Train, local_rank: int) -> torch.device:
             f"train asked for {step.gpus} {step.gpu_type} and PyTorch {torch.__version__} sees {found or 'none'}; "
             "check the node's driver and the image's torch, or ask for --gpus 0"
         )
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+    # Who asks for fp32 gets all of its digits; PyTorch's own default for convolutions has fewer.
+    digits = "ieee" if read_recipe(step.recipe).precision == "fp32" else "tf32"
+    torch.backends.cuda.matmul.fp32_precision = digits
+    torch.backends.cudnn.conv.fp32_precision = digits  # type: ignore[attr-defined]
     return torch.device("cuda", local_rank)
 
 

@@ -67,5 +67,7 @@ def variables(rank: int, ranks: int, port: int) -> dict[str, str]:
     """The environment of a process, as torchrun makes it (docs.pytorch.org/docs/stable/elastic/run.html)."""
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks, "MASTER_PORT": port}
     meeting = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    threads = {"OMP_NUM_THREADS": str(max(1, cores() // ranks))}
-    return threads | os.environ | meeting | {name: str(value) for name, value in own.items()}
+    # Whoever has set how many threads there are, as the pipeline does, meant the step as a whole.
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    own["OMP_NUM_THREADS"] = max(1, (int(given) if given.isdecimal() else cores()) // ranks)
+    return os.environ | meeting | {name: str(value) for name, value in own.items()}

@@ -6,7 +6,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from components.models.artifact import Classifier
-from components.step import choose, require
+from components.step import require
 from components.train.recipe import Recipe
 
 
@@ -29,8 +29,7 @@ def freeze(classifier: Classifier, recipe: Recipe) -> list[nn.Module]:
 def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float, sharded: bool = False) -> Optimizer:
     """The recipe's optimizer; the learning rate is that of the head.
 
-    Raises UserError where neither PyTorch nor timm has one of that name, or it does not take parameters that are
-    `sharded`.
+    Raises UserError where it does not take parameters that are `sharded`.
     """
     groups = _groups(classifier, recipe, learning_rate)
     # fused: one pass over the parameters in place of a dozen.
@@ -41,9 +40,8 @@ def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float, shar
         decay = recipe.weight_decay
         return SGD(groups, learning_rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=not sharded)
     require(not sharded, "recipe: optimizer", recipe.optimizer, "be adamw or sgd with parallel=fsdp")
-    from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
+    from timm.optim._optim_factory import create_optimizer_v2
 
-    choose("optimizer", recipe.optimizer, [str(name) for name in list_optimizers()])
     made: Optimizer = create_optimizer_v2(
         groups, opt=recipe.optimizer, lr=learning_rate, weight_decay=recipe.weight_decay, momentum=recipe.momentum
     )

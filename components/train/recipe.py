@@ -15,10 +15,10 @@ OPTIMIZERS = (
     "novograd", "novogradc", "novogradw", "radabelief", "radam", "radamlegacy", "radamw", "rmsprop", "rmsproptf",
     "rmsproptfc", "rmsproptfw", "sgd", "sgdc", "sgdp", "sgdw",
 )  # fmt: skip
-"""adamw, sgd and those of timm 1.0.31 that train here, by their names there.
+"""adamw, sgd and those of timm that train here: listed, so that a wrong name is refused where there is no timm.
 
-Not those of APEX and bitsandbytes, which are not installed; adahessian, which needs the gradient of the gradient; kron
-and adafactorbv, whose state no checkpoint gives back.
+Not adahessian, which needs the gradient's gradient; adafactorbv and kron, of whose state no checkpoint can be made;
+those of APEX and bitsandbytes, which are not installed.
 """
 
 
@@ -28,8 +28,8 @@ class Recipe:
 
     optimizer: Annotated[
         str,
-        "adamw, sgd (with Nesterov's momentum), or another one of timm's by its name there, but for adahessian and what "
-        "is of kron, adafactorbv, APEX or bitsandbytes.",
+        "adamw, sgd (with Nesterov's momentum), or another one of timm's by its name there, but for adahessian, "
+        "adafactorbv, kron, and those of APEX and bitsandbytes.",
     ] = "adamw"
     weight_decay: Annotated[float, "How strongly weights are drawn to zero."] = 0.01
     momentum: Annotated[float, "Of sgd."] = 0.9

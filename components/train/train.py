@@ -38,8 +38,9 @@ def train(step: Train, deliver: Callable[[Metadata], None] = lambda metadata: No
 
     `deliver` takes it from there while a training that is ended can still go on from its checkpoints.
 
-    The same seed, data and machine give bitwise the same weights, also where the training was ended and goes on from a
-    checkpoint. Raises StepError, and writes no model, where the loss ceases to be a number or a shard is damaged.
+    On a processor the same seed, data and machine give bitwise the same weights, also where the training was ended and
+    goes on from a checkpoint, unless `compile=auto` measures. Raises StepError, and writes no model, where the loss
+    ceases to be a number or a shard is damaged.
     """
     keep_freed_memory()
     recipe = read_recipe(step.recipe)
@@ -219,7 +220,8 @@ def make_learner(
 def class_weights(manifest: Manifest) -> Tensor:
     """How much each class weighs, float32 [K]: inversely to its images, and 1 in the mean over all images."""
     counts = torch.tensor([manifest.counts["train"][name] for name in manifest.classes], dtype=torch.float32)
-    return counts.sum() / (len(counts) * counts)
+    # A class without images does not count; its weight must be a number all the same: 0 times infinity is none.
+    return counts.sum() / (counts.count_nonzero() * counts.clamp(min=1))
 
 
 def resume(learner: Learner, state: State | None, seed: int) -> Course:

@@ -25,6 +25,7 @@ def name_of(identity: str) -> str:
 
 def trainjob(step: Train, identity: str, pod: Origin) -> Object:
     """A TrainJob of `step.nodes` workers, as the step's own pod is, with a process a GPU."""
+    processes = max(1, int(step.gpus))
     run = {key: value for key, value in pod.metadata.get("labels", {}).items() if key == "pipeline/runid"}
     return {
         "apiVersion": "trainer.kubeflow.org/v1alpha1",
@@ -41,15 +42,22 @@ def trainjob(step: Train, identity: str, pod: Origin) -> Object:
                 # The runtime's plugin sets PET_NNODES and its like, which torchrun reads.
                 "command": ["torchrun", "-m", "components.train.trainjob"],
                 "args": ["--store", step.store, "--training", identity],
-                "env": pod.environment,
+                "env": [_divided(variable, processes) for variable in pod.environment],
                 "numNodes": step.nodes,
-                "numProcPerNode": max(1, int(step.gpus)),
+                "numProcPerNode": processes,
                 "resourcesPerNode": pod.resources(step.gpu_type, step.gpus),
             },
             "runtimePatches": [{"manager": "retrain/train", "trainingRuntimeSpec": _patched(_worker(pod, run))}],
         }
         | pod.deadline,
     }
+
+
+def _divided(variable: Object, processes: int) -> Object:
+    """A variable of the step for a process of its workers: each has a part of the threads."""
+    if variable["name"] != "OMP_NUM_THREADS" or not variable.get("value", "").isdecimal():
+        return variable
+    return variable | {"value": str(max(1, int(variable["value"]) // processes))}
 
 
 def _worker(pod: Origin, labels: dict[str, str]) -> Object:

@@ -248,9 +248,24 @@ def test_what_augments_gets_each_image_and_numbers_of_its_own(store: DirectorySt
 
 def test_a_policy_changes_what_was_cropped(store: DirectoryStore) -> None:
     manifest, shape = make(store, "cropped")
-    black = Augment(1, lambda images, drawn: images * 0)
-    found = TrainingBatches(store, manifest, shape, 8, 0, UNCHANGED, black)
+    found = TrainingBatches(store, manifest, shape, 8, 0, UNCHANGED, lambda image, number: image * 0)
     assert not any(images.any() for images, _ in found.epoch(0))
+
+
+def test_a_policy_works_in_the_threads_that_decode_before_images_go_to_a_device(store: DirectoryStore) -> None:
+    manifest, shape = make(store, "cropped")
+    seen: list[tuple[str, threading.Thread, float]] = []
+
+    def note(image: Tensor, number: float) -> Tensor:
+        seen.append((image.device.type, threading.current_thread(), number))
+        return image
+
+    device = torch.device("meta")  # stands for a GPU, which the tests do without
+    found = TrainingBatches(store, manifest, shape, 8, 0, UNCHANGED, note, device=device)
+    assert {images.device for images, _ in found.epoch(0)} == {device}
+    assert {device for device, _, _ in seen} == {"cpu"}
+    assert threading.current_thread() not in {thread for _, thread, _ in seen}
+    assert len({number for _, _, number in seen}) == 40
 
 
 def test_windows_smaller_than_the_data_change_the_order_alone(

@@ -1,9 +1,12 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import v2
 
 from components.train import augmentation
-from components.train.augmentation import distort
+from components.train.augmentation import DISTORT, chain, distort, policy
 
 
 def drawn(count: int, seed: int = 0) -> torch.Tensor:
@@ -60,3 +63,41 @@ def test_each_entry_of_the_map_does_what_affine_grid_says(monkeypatch: pytest.Mo
     grid = F.affine_grid(maps, [4, 1, 8, 12], align_corners=False)
     expected = F.grid_sample(images.permute(0, 3, 1, 2).float(), grid, mode="nearest", align_corners=False)
     assert torch.equal(distort(images, drawn(len(images))).permute(0, 3, 1, 2), expected)
+
+
+@pytest.mark.parametrize(("name", "made"), [("trivial", v2.TrivialAugmentWide), ("rand", v2.RandAugment)])
+def test_a_policy_does_what_torchvision_does_by_the_same_seed(name: str, made: type[v2.Transform]) -> None:
+    images = torch.randint(0, 256, (40, 16, 16, 3), dtype=torch.uint8)
+    numbers = torch.rand(len(images)).tolist()
+    change, theirs = policy(name), made()
+    assert change
+    with torch.random.fork_rng(devices=[]):
+        for image, number in zip(images, numbers, strict=True):
+            torch.manual_seed(int(number * 2**53))
+            assert torch.equal(change(image, number), theirs(image.permute(2, 0, 1)).permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("name", ["trivial", "rand"])
+def test_a_policy_neither_seeds_nor_draws_from_what_others_draw_from(name: str) -> None:
+    images = torch.randint(0, 256, (40, 16, 16, 3), dtype=torch.uint8)
+    numbers = torch.rand(len(images)).tolist()
+    change = policy(name)
+    assert change
+    expected = [change(image, number) for image, number in zip(images, numbers, strict=True)]
+    torch.manual_seed(0)
+    drawn = torch.rand(1000)
+    torch.manual_seed(0)
+    with ThreadPoolExecutor(4) as pool:
+        changing = [pool.submit(change, image, number) for image, number in zip(images, numbers, strict=True)]
+        assert torch.equal(torch.cat([torch.rand(1) for _ in range(1000)]), drawn)
+        assert all(torch.equal(one.result(), other) for one, other in zip(changing, expected, strict=True))
+
+
+def test_a_policy_comes_after_the_distortion_of_a_batch_with_a_number_of_its_own() -> None:
+    images = torch.randint(0, 256, (4, 8, 8, 1), dtype=torch.uint8)
+    both = chain(DISTORT, lambda image, number: image + round(100 * number))
+    numbers = torch.tensor([[0.0], [0.1], [0.2], [0.3]])
+    assert both.draws == DISTORT.draws + 1
+    changed = both.apply(images, torch.cat([drawn(4), numbers], 1))
+    assert torch.equal(changed, distort(images, drawn(4)) + (100 * numbers).round().to(torch.uint8).view(4, 1, 1, 1))
+    assert chain(DISTORT, policy("none")) is DISTORT

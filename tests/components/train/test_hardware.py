@@ -1,12 +1,14 @@
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from components.dataset.manifest import Manifest, read_manifest
 from components.models.artifact import build
-from components.train.hardware import choose, resident
+from components.train.hardware import choose, choose_device, resident
 from components.train.interface import Train
 from components.train.ranks import ALONE, Ranks
 from components.train.recipe import read_recipe
@@ -16,6 +18,16 @@ from components.train.train import describe
 @pytest.fixture
 def manifest(tiny_dataset: Path) -> Manifest:
     return read_manifest(tiny_dataset)
+
+
+@pytest.fixture
+def backends() -> Iterator[list[Any]]:
+    """What multiplies fp32 on a GPU; left as it was."""
+    found: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in found]
+    yield found
+    for backend, precision in zip(found, before, strict=True):
+        backend.fp32_precision = precision
 
 
 def chosen(manifest: Manifest, ranks: Ranks = ALONE, **parameters: Any) -> dict[str, Any]:
@@ -55,6 +67,20 @@ def test_the_rate_of_sgd_grows_with_the_batch_that_of_others_with_its_root(manif
     }
     assert rates["sgd", 1024] == pytest.approx(4 * rates["sgd", 256])
     assert rates["adamw", 1024] == pytest.approx(2 * rates["adamw", 256])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "precision"),
+    [("", "tf32"), ("precision=bf16", "tf32"), ("precision=auto", "tf32"), ("precision=fp32", "ieee")],
+)
+def test_on_gpus_what_is_fp32_is_rounded_unless_fp32_is_asked_for(
+    recipe: str, precision: str, backends: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    paths: dict[str, Any] = {name: Path(name) for name in ("dataset", "model", "metrics", "curves")}
+    assert choose_device(Train(store="store", **paths, gpus="2", recipe=recipe), 1) == torch.device("cuda", 1)
+    assert [backend.fp32_precision for backend in backends] == [precision] * 2
 
 
 def test_room_is_left_for_the_images_that_stay_on_a_gpu(manifest: Manifest) -> None:

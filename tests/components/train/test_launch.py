@@ -15,6 +15,7 @@ import pytest
 from components.dataset.manifest import read_manifest
 from components.models.artifact import read_config
 from components.storage import DirectoryStore
+from components.train import launch
 from components.train.interface import Train
 from components.train.train import train
 from tests.components.train.runs import Make, finish, maker, outcome, start
@@ -69,6 +70,16 @@ def wait(holds: Callable[[], bool], seconds: float = 20) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("given", "each"), [("32", "4"), ("4", "1"), ("", "2"), ("4,2", "2")])
+def test_the_threads_of_the_step_are_divided_among_its_processes(
+    given: str, each: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    monkeypatch.setattr(launch, "cores", lambda: 16)
+    found = launch.variables(3, 8, 1234)
+    assert (found["OMP_NUM_THREADS"], found["RANK"], found["WORLD_SIZE"]) == (each, "3", "8")
 
 
 @pytest.mark.slow

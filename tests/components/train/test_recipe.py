@@ -23,6 +23,8 @@ def test_a_recipe_has_its_defaults_where_the_text_says_nothing() -> None:
         ("clip=nan", "recipe: clip must be at least 0, not nan"),
         ("layer_decay=0", "recipe: layer_decay must be above 0, not 0.0"),
         ("schedule=cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
+        ("optimizer=adamm", "unknown optimizer 'adamm'; did you mean 'adam'?"),
+        ("optimizer=adahessian", "unknown optimizer 'adahessian'; "),
     ],
 )
 def test_what_no_recipe_says_is_refused_with_the_way_out(text: str, told: str) -> None:

@@ -21,7 +21,7 @@ from components.step import StepError, UserError
 from components.storage import DirectoryStore
 from components.train.interface import Train
 from components.train.learner import Learner, judge
-from components.train.train import describe, identity, train
+from components.train.train import class_weights, describe, identity, train
 from tests.conftest import Ingested
 from tests.ingestion import make_dataset
 from tests.samples import write_tree
@@ -180,6 +180,15 @@ def test_a_learning_rate_that_diverges_is_named_and_nothing_is_written(tiny_step
     with pytest.raises(StepError, match=r"loss is \S+ in epoch 1/2, batch \d+, at learning rate .*--learning-rate"):
         train(diverging)
     assert not diverging.model.parent.exists()
+
+
+def test_balanced_classes_weigh_inversely_to_their_images_and_one_without_any_is_no_matter(tiny_dataset: Path) -> None:
+    counts = {"many": 30, "few": 10, "none": 0}
+    manifest = replace(read_manifest(tiny_dataset), classes=tuple(counts), counts={"train": counts})
+    many, few, none = class_weights(manifest).tolist()
+    assert few == pytest.approx(3 * many)
+    assert 30 * many + 10 * few == pytest.approx(40)  # 1 in the mean
+    assert 0 * none == 0
 
 
 def test_a_shard_that_is_gone_is_named_and_nothing_is_written(

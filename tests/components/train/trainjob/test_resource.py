@@ -67,6 +67,16 @@ def test_secrets_go_by_reference_and_what_is_argos_or_kfps_stays(pod: Object) ->
     assert variables["AWS_SECRET_ACCESS_KEY"]["valueFrom"] == {"secretKeyRef": secret}
 
 
+@pytest.mark.parametrize(("gpus", "threads"), [("0", "8"), ("1", "8"), ("3", "2"), ("16", "1")])
+def test_the_processes_of_a_worker_share_its_threads(gpus: str, threads: str, pod: Object) -> None:
+    (main,) = (container for container in pod["spec"]["containers"] if container["name"] == "main")
+    for variable in main["env"]:
+        if variable["name"] == "OMP_NUM_THREADS":
+            variable["value"] = "8"
+    trainer = job(pod, gpus=gpus)["spec"]["trainer"]
+    assert {"name": "OMP_NUM_THREADS", "value": threads} in trainer["env"]
+
+
 @pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "DB_PASSWORD"])
 def test_a_secret_by_value_is_refused(name: str, pod: Object) -> None:
     pod["spec"]["containers"][1]["env"] = [{"name": name, "value": "hush"}]
