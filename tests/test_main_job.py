@@ -5,7 +5,9 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -69,6 +71,22 @@ def test_the_digits_of_the_readme_are_read_right(finished: tuple[Path, str]) -> 
     assert pictures
     found = json.loads(retrain("predict", "--json", *pictures, folder=finished[0]).stdout)
     assert [prediction["label"] for prediction in found] == [picture.stem for picture in pictures]
+
+
+def test_a_model_is_used_elsewhere_as_the_docs_show(
+    finished: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (DOCS / "models.md").read_text()
+    shown = "\n".join(re.findall(r"```python\n(.*?)```", page, re.S))
+    published = release(finished[0] / "retrain-store")["version"]["digest"]
+    shutil.copy(DOCS / "digits" / "7.png", finished[0])
+    monkeypatch.chdir(finished[0])
+    found: dict[str, Any] = {}
+    exec(re.sub("(?<=mnist/)[0-9a-f]{16}", published, shown), found)
+    assert list(found["labels"]) == ["7"]
+    probabilities = found["logits"].softmax(1).detach().numpy()
+    assert np.allclose(probabilities, found["probabilities"], atol=1e-4)
+    assert found["promoted"]
 
 
 @pytest.mark.chromium

@@ -20,7 +20,8 @@ class Ingest:
     ] = ""
     model_name: Annotated[str, "The model's name in the registry."] = "mnist"
     condition: Annotated[
-        Literal["always", "changed"], "Whether to retrain also where neither the data nor the code changed."
+        Literal["always", "changed"],
+        "When to retrain: always, or only where the data or the code changed since the champion.",
     ] = "always"
     dataset: Annotated[Path, Out("Dataset"), "The manifest: classes, counts, statistics and the shards by key."]
     report: Annotated[Path, Out("HTML"), "What was found in the data, with pictures of what was turned away."]

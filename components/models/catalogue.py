@@ -180,9 +180,8 @@ def check_architecture(name: str) -> None:
     if name in ARCHITECTURES or FOREIGN.fullmatch(name):
         return
     near = difflib.get_close_matches(name, ARCHITECTURES, n=1)
+    meant = f"did you mean {near[0]!r}? " if near else ""
     raise UserError(
-        f"unknown architecture {name!r}; "
-        + (f"did you mean {near[0]!r}? " if near else "")
-        + "(`retrain models` lists "
-        "all; any other network of timm or torchvision is timm/NAME or torchvision/NAME)"
+        f"unknown architecture {name!r}; {meant}`retrain models` lists all, and any other network of timm or "
+        "torchvision is timm/NAME or torchvision/NAME"
     )

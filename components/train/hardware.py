@@ -84,6 +84,13 @@ def resident(manifest: Manifest, shape: Shape, room: int) -> int:
     return sum(size for size in sizes if size <= room // SHARE)
 
 
+def unused(device: torch.device) -> str:
+    """Says that a GPU is here and not trained on; empty where that is not so."""
+    if device.type != "cpu" or not torch.cuda.device_count():
+        return ""
+    return "trains on the processor, although a GPU is here; --gpus 1 trains on it"
+
+
 def choose_device(step: Train, local_rank: int) -> torch.device:
     """Where to train. Raises StepError where a GPU was asked for and is not there: never silently on the CPU."""
     if step.gpus == "0":

@@ -36,7 +36,8 @@ class Train:
     ] = ""
     seed: Annotated[int, "Seed of the weights, the order of the images and their augmentation."] = 0
     gpus: Annotated[
-        str, "GPUs that the step gets on each node; a whole number, as text, which is what KFP can place by."
+        str,
+        "GPUs to train on, of each node; 0: the processor. A whole number, as text: by this KFP can place the step.",
     ] = "0"
     gpu_type: Annotated[str, "The resource that Kubernetes knows the GPUs by."] = "nvidia.com/gpu"
     nodes: Annotated[int, "Machines to train on; more than one train together through Kubeflow Trainer."] = 1

@@ -56,7 +56,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     help="Whatever is submitted again with this key, say by a CI job that is repeated, is the run that exists.",
 )
 @click.option("--wait", is_flag=True, help="Show the steps until the run ends; exit code 3 if its model is rejected.")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait; then exit code 4, and the run goes on.")
+@click.option("--timeout", type=click.FloatRange(min=0), help="Seconds to wait, in place of for ever; exit code 4.")
 @click.option("--cancel-on-interrupt", is_flag=True, help="Cancel the run when the waiting is interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object in the end; progress goes to stderr.")
 @cluster_flags

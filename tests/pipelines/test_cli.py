@@ -42,8 +42,8 @@ def test_compile_writes_the_pipeline_and_names_the_file(tmp_path: Path) -> None:
     [
         (
             ["--architecture", "lenet"],
-            "error: unknown architecture 'lenet'; did you mean 'lenet5'? (`retrain models` lists all; any other "
-            "network of timm or torchvision is timm/NAME or torchvision/NAME)\n",
+            "error: unknown architecture 'lenet'; did you mean 'lenet5'? `retrain models` lists all, and any other "
+            "network of timm or torchvision is timm/NAME or torchvision/NAME\n",
         ),
         (
             ["--activation", "rellu"],

@@ -25,8 +25,11 @@ def test_short_names_and_names_of_a_library_are_taken(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("resnt18", "unknown architecture 'resnt18'; did you mean 'resnet18'? (`retrain models` lists all; any other"),
-        ("vit", "unknown architecture 'vit'; (`retrain models` lists all; any other network of timm or torchvision is"),
+        ("resnt18", "unknown architecture 'resnt18'; did you mean 'resnet18'? `retrain models` lists all, and"),
+        (
+            "vit",
+            "unknown architecture 'vit'; `retrain models` lists all, and any other network of timm or torchvision is",
+        ),
         ("timm/", "unknown architecture 'timm/'"),
         ("timm/hf-hub:someone/else", "unknown architecture"),
         ("timm/../../etc/passwd", "unknown architecture"),

@@ -8,7 +8,7 @@ import torch
 
 from components.dataset.manifest import Manifest, read_manifest
 from components.models.artifact import build
-from components.train.hardware import choose, choose_device, resident
+from components.train.hardware import choose, choose_device, resident, unused
 from components.train.interface import Train
 from components.train.ranks import ALONE, Ranks
 from components.train.recipe import read_recipe
@@ -81,6 +81,14 @@ def test_on_gpus_what_is_fp32_is_rounded_unless_fp32_is_asked_for(
     paths: dict[str, Any] = {name: Path(name) for name in ("dataset", "model", "metrics", "curves")}
     assert choose_device(Train(store="store", **paths, gpus="2", recipe=recipe), 1) == torch.device("cuda", 1)
     assert [backend.fp32_precision for backend in backends] == [precision] * 2
+
+
+def test_a_gpu_that_is_here_and_not_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    told = "trains on the processor, although a GPU is here; --gpus 1 trains on it"
+    assert (unused(torch.device("cpu")), unused(torch.device("cuda", 0))) == (told, "")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert unused(torch.device("cpu")) == ""
 
 
 def test_room_is_left_for_the_images_that_stay_on_a_gpu(manifest: Manifest) -> None:
