@@ -57,7 +57,7 @@ def test_the_curves_have_the_names_that_it_gives(store: DirectoryStore, capsys: 
     tags = set(re.findall(rb"(?:train|validation)/[a-z_]+", written))
     assert tags == {tag.encode() for tag in re.findall(r"`((?:train|validation)/[a-z_]+)`", TEXT)}
     assert store.exists(f"{PREFIX}/live.html")
-    assert "`training/ID/live.html`" in TEXT
+    assert "`training/IDENTITY/live.html`" in TEXT
 
 
 def test_the_hints_are_those_that_it_lists() -> None:
