@@ -190,8 +190,11 @@ def test_a_server_that_is_not_there_is_exit_code_5(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_connections_that_drop_while_waiting_are_survived(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
-    command = [RETRAIN, "submit", *KEY, "--wait"]
+def test_connections_that_drop_while_waiting_are_survived(
+    kubeflow_server: FakeKubeflow, store: DirectoryStore, tmp_path: Path
+) -> None:
+    publish(store, RUN)
+    command = [RETRAIN, "submit", *KEY, "--store", store.uri, "--wait"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         until_started(kubeflow_server)
         kubeflow_server.drop("before", times=7)
@@ -204,13 +207,14 @@ def test_connections_that_drop_while_waiting_are_survived(kubeflow_server: FakeK
 
 @pytest.mark.slow
 def test_a_job_that_was_killed_and_is_repeated_waits_for_its_first_run(
-    kubeflow_server: FakeKubeflow, tmp_path: Path
+    kubeflow_server: FakeKubeflow, store: DirectoryStore, tmp_path: Path
 ) -> None:
-    command = [RETRAIN, "submit", *KEY, "--wait"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
+    publish(store, RUN)
+    flags = [*KEY, "--store", store.uri, "--wait"]
+    with subprocess.Popen([RETRAIN, "submit", *flags], cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         until_started(kubeflow_server)
         process.kill()
-    again = retrain("submit", *KEY, "--wait", folder=tmp_path)
+    again = retrain("submit", *flags, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert again.stdout.startswith(f"run {RUN} was started before with this key: http://")
     assert kubeflow_server.workflows == [RUN]
