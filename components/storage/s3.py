@@ -231,14 +231,15 @@ class S3Store:
         """What goes up in parts where it is large; once more as a whole where they could not be put together."""
 
         def send() -> None:
-            for failures in range(1, connection.ATTEMPTS):
+            for failures in range(connection.ATTEMPTS):
+                if failures:
+                    time.sleep(connection.pause(failures))
                 try:
                     if put().etag:
                         return  # without one it was an error that S3 reports with HTTP 200, which minio overlooks
                 except S3Error as error:
                     if error.code != "NoSuchUpload":  # they were, or never will be: the answer was lost
                         raise
-                time.sleep(connection.pause(failures))
             raise StepError(f"store {self.uri} could not put the parts of {self._key(name)} together")
 
         self._ask(name, send)
