@@ -62,7 +62,7 @@ def test_a_name_that_the_library_has_not_is_a_users_mistake(tmp_path: Path) -> N
 def test_an_unknown_name_is_a_users_mistake(tmp_path: Path) -> None:
     ended = retrain("models", "resnt18", folder=tmp_path)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: unknown architecture 'resnt18'; did you mean 'resnet18'? (`retrain models`")
+    assert ended.stderr.startswith("error: unknown architecture 'resnt18'; did you mean 'resnet18'? `retrain models`")
 
 
 @pytest.mark.slow
