@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PAUSE_SECONDS = 1.0
 
 POD_SECONDS = 120
-"""In which a step has a pod after its driver began; if it has none, the kubeconfig is another cluster's."""
+"""In which a step has a pod after its driver began; if it has none, the kubeconfig may be another cluster's."""
 
 FAILURE = '{"error_message":'
 """Starts what the server says, at status 200, where it has no log (apiserver/server/run_log_server.go)."""
@@ -125,10 +125,12 @@ def _require_pods(found: "Sequence[V1Pod]", pods: Pods, run: RunState, step: str
         return
     if _ended(run, step):
         raise NoPods("its pod is gone")
-    seconds = run.step(step.partition("/")[0]).seconds
+    if "/" in step:  # a part may wait for those before it, however long the step has run
+        return
+    seconds = run.step(step).seconds
     if seconds is not None and seconds > POD_SECONDS:
         where = f"namespace {pods.namespace!r} of the kubeconfig's cluster"
-        raise NoPods(f"it runs, but not in {where}; name the one where Kubeflow Pipelines is with --context")
+        raise NoPods(f"it has no pod in {where}; if Kubeflow Pipelines is in another one, name it with --context")
 
 
 def _archived(client: Kubeflow, run: RunState, step: str, why: str) -> Iterator[str]:

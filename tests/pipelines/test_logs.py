@@ -99,6 +99,16 @@ def test_the_log_of_a_step_in_a_loop_is_that_of_all_its_parts_or_of_one(
         lines(kubeflow, "shard", follow=True)
 
 
+def test_a_part_may_wait_longer_for_its_pod_than_a_step(
+    kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.logs.POD_SECONDS", -1)
+    kubeflow_server.add_run(run_id="r")
+    kubeflow_server.tasks("r", {"plan": "SUCCEEDED", "shard": ["RUNNING", ""]})
+    with pytest.raises(UserError, match="shard/2 has not started in run r: it has no pod yet"):
+        lines(kubeflow, "shard/2")
+
+
 def test_of_parts_that_have_no_pods_any_more_the_archive_has_all_the_logs(
     kubeflow: Kubeflow, kubeflow_server: Archive, kubernetes_server: FakeKubernetes
 ) -> None:
@@ -210,7 +220,7 @@ def test_a_step_that_runs_in_another_cluster_than_the_kubeconfigs_is_not_waited_
 ) -> None:
     monkeypatch.setattr("pipelines.logs.POD_SECONDS", -1)
     add_run(kubeflow_server, train="RUNNING")
-    elsewhere = "it runs, but not in namespace 'kubeflow' of the kubeconfig's cluster; name .* with --context"
+    elsewhere = "it has no pod in namespace 'kubeflow' of the kubeconfig's cluster; if .* name it with --context"
     with pytest.raises(StepError, match=elsewhere):
         lines(kubeflow, follow=follow)
 
