@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.servers.serving import Serving
 
 
 @dataclass
@@ -58,7 +60,7 @@ class Fault:
         return self.times > 0 and self.method in ("", request.method) and bool(re.search(self.path, request.path))
 
 
-class Loopback:
+class Loopback(Serving):
     """Serves `answer` on a free port of loopback, in threads of its own, between `with` and its end."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -67,12 +69,8 @@ class Loopback:
         self.lock = threading.RLock()
         self.skew = 0.0
         """Seconds by which the server's clock, the header `Date`, is ahead."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        super().__init__(self._handler(), tls)
         self._connections: set[socket.socket] = set()
-        if tls:
-            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
-        self.port: int = self._http.server_address[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
 
     def answer(self, request: Request) -> Reply:
@@ -102,15 +100,8 @@ class Loopback:
         yield seen
         seen.extend(self.log[start:])
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True)
-        self._thread.start()
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__exit__(*error)
         for connection in list(self._connections):
             close(connection)
 

@@ -3,13 +3,13 @@
 import http.client
 import select
 import socket
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
 
+from tests.servers.serving import Serving
 
-class Proxy:
+
+class Proxy(Serving):
     """Passes on what it is asked for, between `with` and its end."""
 
     def __init__(self) -> None:
@@ -17,20 +17,9 @@ class Proxy:
         """Such as `GET http://host:port/path`, or `CONNECT host:port` for what is encrypted."""
         self.authorization: set[str | None] = set()
         """Who was said to ask."""
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
-        self.host = f"127.0.0.1:{self._http.server_address[1]}"
+        super().__init__(self._handler())
+        self.host = f"127.0.0.1:{self.port}"
         self.url = f"http://{self.host}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         proxy = self

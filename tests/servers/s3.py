@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Literal, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Literal
 from urllib.parse import urlsplit
+
+from tests.servers.serving import Serving
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Fault:
 
 
 @dataclass
-class FaultyS3:
+class FaultyS3(Serving):
     """Serves what an S3 server answers, on a free port of loopback, between `with` and its end.
 
     As `virtual_host` it knows buckets by host alone, `bucket.HOST`, and refuses a request whose host has none.
@@ -78,11 +80,7 @@ class FaultyS3:
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
-        if self.tls:
-            self._http.socket = self.tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
-        self.port: int = self._http.server_address[1]
+        super().__init__(self._handler(), self.tls)
         self.url = f"{'https' if self.tls else 'http'}://{self.virtual_host or '127.0.0.1'}:{self.port}"
         self._open: set[socket.socket] = set()
 
@@ -125,15 +123,8 @@ class FaultyS3:
         yield seen
         seen.extend(self.log[start:])
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        self._thread.start()
-        return self
-
     def __exit__(self, *error: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
+        super().__exit__(*error)
         for connection in list(self._open):
             reset(connection)
 
