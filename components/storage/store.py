@@ -1,11 +1,11 @@
 """What a store is, whatever is behind it: the protocol, and the rules that both kinds of store keep."""
 
 import io
+import secrets
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -146,14 +146,19 @@ def _is_text(key: str) -> bool:
 def aside(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file or a directory to; it takes the place of `path` when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
+    room = path.parent / f"{ASIDE}{secrets.token_hex(8)}"
     try:
+        room.mkdir(mode=0o700)  # within: mkdtemp, interrupted when it has made a directory, leaves it to nobody
         yield room / path.name
         if path.is_dir():
             path.replace(room / "replaced~")  # a rename at once, where a removal would be seen halfway
         (room / path.name).replace(path)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        try:
+            with suppress(OSError):
+                room.rmdir()
+        finally:  # it is not empty, or an interrupt came first; rmtree is not safe from one itself
+            shutil.rmtree(room, ignore_errors=True)
 
 
 @contextmanager
