@@ -475,9 +475,10 @@ def test_a_step_that_is_ended_takes_its_job_along(
 ) -> None:
     process = launch.start()
     controller.wait()
+    until(lambda: server.watched("pods"))
     if running:
         controller.start(0, 1)
-    until(lambda: server.watched("pods"))
+        until(lambda: any(request.path.endswith("/log") for request in server.log))
     with server.counted() as requests:
         process.send_signal(number)
         assert launch.end()[0] == code
