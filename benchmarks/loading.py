@@ -32,6 +32,7 @@ from components.dataset.shards import write_shard
 from components.dataset.splits import Cuts
 from components.loader.batches import UNCHANGED, TrainingBatches
 from components.loader.cache import Cache
+from components.loader.crops import Crops
 from components.loader.machine import cores
 from components.models.artifact import Classifier
 from components.storage import DirectoryStore, Store, open_store
@@ -55,6 +56,7 @@ GETS = 20.0
 
 FOLDER = f"ImageFolder, DataLoader of {WORKERS} workers"
 OURS = "retrain"
+UNKEPT = "retrain, of data that no memory holds"
 LIMIT = "decoding alone, from memory"
 GET = "one GET an image"
 SHARDS = "shards through the cache"
@@ -83,10 +85,16 @@ def train(room: Path, manifest: Manifest, size: str, goal: float) -> None:
     """JPEG files to normalised batches of crops, float32 [N, 3, 224, 224]."""
     paths = list((room / "tree").rglob("*.jpg"))
     print(f"\n{IMAGES} JPEG files of {size}, {sum(path.stat().st_size for path in paths) / IMAGES / 1000:.0f} kB each")
-    contestants = {FOLDER: image_folder(room / "tree"), OURS: ours(room / "store", manifest), LIMIT: decode(paths)}
+    contestants = {
+        FOLDER: image_folder(room / "tree"),
+        OURS: ours(room / "store", manifest),
+        UNKEPT: ours(room / "store", manifest, kept=False),
+        LIMIT: decode(paths),
+    }
     first, *later = [{name: rate(turn) for name, turn in contestants.items()} for _ in range(TURNS + 1)]
     show(later, contestants)
     tell(later, OURS, FOLDER, goal)
+    tell(later, UNKEPT, FOLDER, goal)
     print(f"{first[OURS] / first[FOLDER]:.2f} times in the first epoch, in which nothing is decoded yet")
 
 
@@ -104,9 +112,11 @@ def image_folder(tree: Path) -> Contestant:
     return lambda: sum(len(labels) for _, labels in loader)
 
 
-def ours(store: Path, manifest: Manifest) -> Contestant:
-    """The loader, and the part of the network that normalises."""
+def ours(store: Path, manifest: Manifest, kept: bool = True) -> Contestant:
+    """The loader, and the part of the network that normalises; unless `kept`, nothing that was decoded is kept."""
     batches = TrainingBatches(DirectoryStore(store), manifest, (224, 224, 3), BATCH_SIZE, 0, UNCHANGED)
+    if not kept:
+        batches._crops = Crops(0)
     normalise = Classifier(torch.nn.Identity(), MEAN, STD)
     epochs = iter(range(1000))
     return lambda: sum(len(normalise(images)) for images, _ in batches.epoch(next(epochs)))
