@@ -25,8 +25,8 @@ from tests.servers.listing import Bucket
 
 FEW = 100
 """Images, of which hardly anything but the start is felt."""
-SIZES = (10_000, 100_000)
-"""Images, and keys; with a million as an argument it takes a quarter of an hour."""
+SIZES = (10_000, 100_000, 1_000_000)
+"""Images, and keys; the million takes a quarter of an hour."""
 FEW_KEYS = 5_000
 """Of which nobody looks at the objects, but which are soon listed."""
 TURNS = 3
