@@ -43,7 +43,7 @@ FACTORS = (8, 4, 2, 1)
 MEASURED = 128
 """Pixels along the shorter side, at least, where an image has so many: so much is looked at for its hash and sums."""
 AT_ONCE = 2**19
-"""Pixels that are summed together."""
+"""Pixels that are summed, or converted, together."""
 SCANS = 100
 """Of a progressive JPEG, at most. Each costs a pass over all of the image, and few bytes; real ones have ten or so."""
 THUMBNAIL = (96, 96)
@@ -85,11 +85,9 @@ def inspect(content: bytes, max_pixels: int) -> Inspected:
     if kind != "JPEG":
         return _inspect_by_pillow(content, kind, max_pixels)
     header = read_jpeg_header(content)
-    _check_size(header.width, header.height, max_pixels)
+    _check_cost(content, header, max_pixels)
     if header.channels == 4:  # CMYK
         return _inspect_by_pillow(content, kind, max_pixels)
-    if header.several_scans and content.count(b"\xff\xda") > SCANS:
-        raise BadImage("unsupported", f"has more than {SCANS} scans")
     pixels = upright(_decode_strictly(content, header), header.orientation)
     width, height = header.size
     return Inspected(width, height, header.channels, content, *_measure(pixels))
@@ -152,8 +150,10 @@ def thumbnail(content: bytes, max_pixels: int) -> bytes | None:
     """A small JPEG of a file that may be damaged, as much as there is of it; None where there is nothing to be seen."""
     try:
         kind = recognise(content)
-        if kind == "JPEG" and (header := read_jpeg_header(content)).channels != 4:
-            _check_size(header.width, header.height, max_pixels)
+        header = read_jpeg_header(content) if kind == "JPEG" else None
+        if header:
+            _check_cost(content, header, max_pixels)
+        if header and header.channels != 4:
             pixels = upright(_decode_jpeg(content, header, header.channels, THUMBNAIL), header.orientation)
             image = Image.fromarray(pixels[..., 0] if header.channels == 1 else pixels)
         else:
@@ -264,6 +264,17 @@ def read_jpeg_header(content: Content) -> JpegHeader:
     return JpegHeader(width, height, channels, orientation, several_scans)
 
 
+def _check_cost(content: bytes, header: JpegHeader, max_pixels: int) -> None:
+    """Raises BadImage where a JPEG would take too much memory or time."""
+    _check_size(header.width, header.height, max_pixels)
+    if header.channels == 4 and header.several_scans and header.width * header.height > max_pixels // 2:
+        # Its coefficients alone are 8 bytes a pixel, and all in memory at once.
+        read = f"of a progressive JPEG in CMYK at most half of max_pixels are read, {max_pixels // 2:,}"
+        raise BadImage("too many pixels", f"has {header.width}x{header.height} pixels; {read}")
+    if header.several_scans and content.count(b"\xff\xda") > SCANS:
+        raise BadImage("unsupported", f"has more than {SCANS} scans")
+
+
 def _segments(content: Content) -> Iterator[tuple[int, int, int]]:
     """The marker, the start and the end of each segment's content, up to the header of the first scan."""
     position, length = 2, len(content)
@@ -370,29 +381,16 @@ def _load(content: bytes, kind: str, max_pixels: int) -> Image.Image:
     if kind == "PNG":
         _open(content, kind).verify()  # the checksums, which are not looked at when it is decoded
     image.load()
-    turned = _TURNS.get(_exif(image))
-    flat = _flat(image, 1 if image.mode in GREY else 3)
-    return flat.transpose(turned) if turned is not None else flat
+    orientation, channels = _exif(image), 1 if image.mode in GREY else 3
+    if orientation == 1 and image.mode in ("L", "RGB"):
+        return image
+    pixels = _pixels(image, channels)
+    del image
+    pixels = upright(pixels, orientation)
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
 
 
 GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
-
-_TURNS = dict(
-    zip(
-        range(2, 9),
-        (
-            Image.Transpose.FLIP_LEFT_RIGHT,
-            Image.Transpose.ROTATE_180,
-            Image.Transpose.FLIP_TOP_BOTTOM,
-            Image.Transpose.TRANSPOSE,
-            Image.Transpose.ROTATE_270,
-            Image.Transpose.TRANSVERSE,
-            Image.Transpose.ROTATE_90,
-        ),
-        strict=True,
-    )
-)
-"""What turns an image upright, by its orientation."""
 
 
 def _open(content: Content, kind: str) -> Image.Image:
@@ -407,6 +405,16 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
         raise BadImage("unsupported", "has pixels of 32 bits a channel")
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _pixels(image: Image.Image, channels: int) -> Pixels:
+    """The same as an array [H, W, C]; made by strips, since Pillow's images of any colours take 4 bytes a pixel."""
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    rows = max(1, AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        pixels[top : top + rows] = np.asarray(_flat(strip, channels)).reshape(strip.height, strip.width, channels)
+    return pixels
 
 
 def _exif(image: Image.Image) -> int:
