@@ -5,6 +5,7 @@ for batch in ledger.batches():
     batch["hash"], batch["label"], batch["split"], …
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,7 @@ RECORD = np.dtype(
         ("height", np.uint32),
         ("channels", np.uint8),
         ("phash", np.uint64),
+        ("group", np.uint64),  # the beginning of its name's SHA-256; 0 where the image has none
     ]
 )
 
@@ -101,7 +103,7 @@ class Ledger:
                     yield self._convert(table, file, mentions)
 
     def _read(self, file: File) -> list[pa.Table]:
-        return list(facts.read(self.store, file, ["sha256", "label", "split", "shard", *NUMBERS]))
+        return list(facts.read(self.store, file, ["sha256", "label", "split", "shard", "group", *NUMBERS]))
 
     def _convert(self, table: pa.Table, file: File, mentions: "_Mentions") -> NDArray[Any]:
         records = np.empty(len(table), RECORD)
@@ -110,6 +112,7 @@ class Ledger:
             records[name] = table[name].to_numpy()
         records["label"] = _numbered(table["label"], self._label)
         records["split"] = _numbered(table["split"], SPLITS.index)
+        records["group"] = _group_hashes(table["group"])
         names, shards = _dictionary(table["shard"])
         kept = np.zeros(len(table), np.bool_)
         for pair in np.unique(shards * len(SPLITS) + records["split"]):
@@ -174,6 +177,12 @@ def _dictionary(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
     array = column.unify_dictionaries().combine_chunks()
     array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
     return array.dictionary.to_pylist(), array.indices.to_numpy().astype(np.int64)
+
+
+def _group_hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
+    groups, indices = _dictionary(compute.fill_null(column, ""))
+    hashes = [hashlib.sha256(group.encode()).digest() if group else bytes(8) for group in groups]
+    return np.array([int.from_bytes(digest[:8], "big") for digest in hashes], np.uint64)[indices]
 
 
 def _numbered(column: pa.ChunkedArray, number: Callable[[str], int]) -> NDArray[np.int64]:

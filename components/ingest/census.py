@@ -19,6 +19,9 @@ from components.dataset.manifest import SPLITS
 from components.ingest.likeness import Likeness, Likenesses
 from components.progress import Progress
 
+GROUP = np.dtype([("group", np.uint64), ("split", np.uint8)])
+"""Of an image that is in one, as RECORD has it."""
+
 EXAMPLES = 6
 """Images of each fault that are kept for the report, with one copy each."""
 
@@ -43,6 +46,10 @@ class Census:
     """Rows that are excluded because a split that is judged later has them."""
     leaks: int = 0
     """Images of validation and test that another split had, too."""
+    groups: int = 0
+    """Groups of images."""
+    torn_groups: int = 0
+    """Those of them with images in more than one split, because the source names splits of its own."""
     channels: int = 1
     """1, or 3 where any image has colours."""
     widths: tuple[int, int] = (2**32, 0)
@@ -75,6 +82,7 @@ def take(ledger: Ledger, inherited: int, folder: Path) -> tuple[Census, Likeness
     census = Census(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
     digests = SplitDigests(ledger.labels)
     likenesses = Likenesses(folder, ledger.rows)
+    groups = Buckets(folder / "groups", GROUP, ledger.rows)
     for records in buckets:
         records = _sorted(records)
         kept = _sift(records, inherited, census)
@@ -84,8 +92,19 @@ def take(ledger: Ledger, inherited: int, folder: Path) -> tuple[Census, Likeness
         _count(kept, inherited, census)
         digests.add(kept)
         likenesses.add(different)
+        grouped = kept[kept["group"] > 0]
+        groups.add(grouped[["group", "split"]].astype(GROUP), grouped["group"])
+    _count_groups(groups, census)
     census.split_digests = digests.digests()
     return census, likenesses.find()
+
+
+def _count_groups(groups: Buckets, census: Census) -> None:
+    """Counts groups, and those of them that are in several splits."""
+    for members in groups:
+        found = np.unique(np.unique(members)["group"], return_counts=True)[1]  # the splits of each
+        census.groups += len(found)
+        census.torn_groups += int((found > 1).sum())
 
 
 class SplitDigests:

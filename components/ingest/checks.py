@@ -74,6 +74,7 @@ def check(
         "conflicts": _share(census.conflicts, census.rows, "images have two labels and were excluded"),
         "leaks": _share(census.leaks, judged, "validation and test images were in another split, too"),
         "near_leaks": _share(likeness.near_leaks, judged, "validation and test images look like one of another split"),
+        "torn_groups": _share(census.torn_groups, census.groups, "groups have images in more than one split"),
         "duplicates": _share(census.duplicates, images, "images are copies of others of their split"),
         "near_duplicates": _share(likeness.near_duplicates, images, "images look like others of their split"),
         "drift": (balance.drift, _moved(balance)),

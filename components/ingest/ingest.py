@@ -67,8 +67,9 @@ def publish(page: str, path: Path, store: Store, key: str) -> None:
 
 def unusable(findings: Findings) -> str:
     """Why nothing could be trained, whatever the limits allow; empty where it could."""
-    if not findings.balance.split("train"):
-        return "no image is left to train on"
+    for split, use in (("train", "train on"), ("validation", "validate with"), ("test", "test with")):
+        if not findings.balance.split(split):
+            return f"no image is left to {use}"
     spreads = _spreads(total(findings), findings.census.channels)
     flat = [channel for channel, spread in enumerate(spreads) if spread == 0]
     return f"channel {flat[0]} has the same value in every pixel of every training image" if flat else ""

@@ -23,6 +23,10 @@ LIMITS = {
         "the copy that is judged stays: test before validation before train",
     ),
     "near_leaks": Limit(1, "share of the validation and test images that look like an image of another split, at most"),
+    "torn_groups": Limit(
+        0,
+        "share of the groups that have images in more than one split, as the source names splits itself, at most",
+    ),
     "duplicates": Limit(1, "share of the images that their own split has already, byte for byte, at most"),
     "near_duplicates": Limit(1, "share of the images that look like another one of their split, at most"),
     "drift": Limit(

@@ -207,6 +207,15 @@ def test_a_source_of_which_nothing_is_usable_is_refused_whatever_the_limits(
     assert "no image is left to train on" in refusal(source, store, tmp_path / "made", "damaged=1 min_images=0")
 
 
+@pytest.mark.parametrize(("images", "use"), [(1, "validate with"), (2, "test with")])
+def test_a_split_without_any_image_is_refused_whatever_the_limits(
+    images: int, use: str, store: DirectoryStore, tmp_path: Path
+) -> None:
+    files = {f"{name}/{n}.png": noise(n + 9 * len(name)) for name in ("cat", "horse") for n in range(images)}
+    source = plant(tmp_path / "source", files)
+    assert f"no image is left to {use}" in refusal(source, store, tmp_path / "made", "min_images=0")
+
+
 def test_a_channel_that_never_varies_is_refused(store: DirectoryStore, tmp_path: Path) -> None:
     def blueless(seed: int) -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (16, 16, 3), np.uint8)
@@ -232,3 +241,18 @@ def test_groups_that_share_an_image_are_not_torn_but_the_copy_is_excluded(
     manifest = make(pictures / "table.csv", store, tmp_path / "made", "min_images=0 leaks=1")
     assert sum(map(manifest.images, ("train", "validation", "test"))) == 60
     assert read_manifest(tmp_path / "made" / "dataset") == manifest
+
+
+def test_groups_that_the_splits_of_the_source_tear_apart_are_counted(store: DirectoryStore, tmp_path: Path) -> None:
+    pictures = plant(tmp_path / "pictures", {f"{n}.png": noise(n) for n in range(60)})
+    # Of ten patients three have all of their images in the test split, and two some of them.
+    tested = {n for n in range(60) if n % 10 < 3} | {3, 14, 24}
+    rows = [
+        (f"{n}.png", "cat" if n // 10 % 2 else "dog", "test" if n in tested else "", f"patient {n % 10}")
+        for n in range(60)
+    ]
+    with (pictures / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("uri", "label", "split", "group"), *rows])
+    said = refusal(pictures / "table.csv", store, tmp_path / "made", "min_images=0")
+    assert "2 of 10 groups have images in more than one split (20 %), and torn_groups allows 0 %" in said
+    assert make(pictures / "table.csv", store, tmp_path / "made", "min_images=0 torn_groups=0.2").images("test") == 21

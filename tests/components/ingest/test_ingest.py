@@ -21,6 +21,7 @@ from components.dataset.plan import part_key, read_part
 from components.dataset.shards import read_split
 from components.ingest.findings import ordered
 from components.ingest.interface import Ingest
+from components.ingest.limits import LIMITS
 from components.step import StepError, UserError
 from components.storage import DirectoryStore, Store
 from tests.components.ingest.trees import classes, commit, make, noise, plant, prepare, split_classes
@@ -124,7 +125,7 @@ def test_the_manifest_says_where_the_images_came_from(idx_folder: Path, store: D
     assert (provenance["kind"], provenance["plan"]) == ("idx", plan)
     assert str(idx_folder) in provenance["source"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", provenance["created"])
-    assert [check["passed"] for check in provenance["checks"]] == [True] * 8
+    assert [check["passed"] for check in provenance["checks"]] == [True] * len(LIMITS)
 
 
 def test_mean_and_deviation_are_those_of_the_training_split(
