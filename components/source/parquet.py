@@ -44,20 +44,30 @@ class Parquet:
     by_file = False
 
     def __init__(self, store: Store, only: str = "") -> None:
-        """Raises UserError where the first file is damaged, or its columns are none that can be read."""
+        """Raises UserError where no file is whole, or the columns of the first that is are none that can be read."""
         self.store, self.only = store, only
         self.uri = f"{store.uri}/{only}" if only else store.uri
         self.splits: frozenset[str] = frozenset()
         self.passed_over: Counter[str] = Counter()
         self.shape: Shape | None = None
-        for first in self._files():
-            try:
-                with store.open(first.key, first.version) as file:
-                    self.shape = self._columns(parquet.ParquetFile(file), first.key).shape
-            except UNREADABLE as error:
-                raise UserError(f"{self._where(first.key)} is no Parquet file ({first_line(error)})") from None
-            break
+        self.sample = (0, 1)
+        """Images and bytes of the first file that is whole."""
+        self._look()
         self.passed_over.clear()
+
+    def _look(self) -> None:
+        damaged: UserError | None = None
+        for found in self._files():
+            try:
+                with self.store.open(found.key, found.version) as stream:
+                    file = parquet.ParquetFile(stream)
+                    self.shape = self._columns(file, found.key).shape
+                    self.sample = (file.metadata.num_rows, found.size)
+                    return
+            except UNREADABLE as error:
+                damaged = damaged or UserError(f"{self._where(found.key)} is no Parquet file ({first_line(error)})")
+        if damaged:
+            raise damaged
 
     def _files(self) -> Iterator[Object]:
         for found in [self.store.stat(self.only)] if self.only else self.store.objects("", self.passed_over):
@@ -84,7 +94,8 @@ class Parquet:
             self.splits |= {"validation", "test"} & splits
             if any("reason" in piece for piece in pieces):
                 # Nobody knows how many images a damaged file holds: as many as those before it, by its size.
-                pieces = [{**pieces[0], "images": max(1, found.size * images // max(1, size))}]
+                rows, taken = (images, size) if images else self.sample
+                pieces = [{**pieces[0], "images": max(1, found.size * rows // taken)}]
             else:
                 images, size = images + sum(piece["images"] for piece in pieces), size + found.size
             for piece in pieces:

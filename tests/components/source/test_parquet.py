@@ -229,8 +229,17 @@ def test_a_file_without_a_footer_stands_for_as_many_images_as_the_others_have_in
     assert [entry.entries for entry in read_all(source) if isinstance(entry, Rejected)] == [100]
 
 
-def test_a_damaged_file_at_the_beginning_is_refused(store: DirectoryStore) -> None:
+def test_files_that_are_all_damaged_are_refused(store: DirectoryStore) -> None:
     assert "a.parquet is no Parquet file" in refuse(store, b"PAR1 and nothing else PAR1")
+
+
+def test_a_damaged_file_at_the_beginning_is_put_aside_as_any_other(store: DirectoryStore) -> None:
+    content = write({"image": [random.Random(row).randbytes(300) for row in range(200)], "label": ["a"] * 200})
+    source = open_source(fill(store, {"a.parquet": content[: len(content) // 2], "b.parquet": content}))
+    assert [piece["images"] for piece in source.pieces()] == [100, 200]
+    found = read_all(source)
+    assert [(entry.name, entry.entries) for entry in found if isinstance(entry, Rejected)] == [("a.parquet", 100)]
+    assert len(found) == 201
 
 
 def test_of_a_damaged_row_group_the_others_are_read(store: DirectoryStore) -> None:
