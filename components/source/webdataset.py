@@ -143,7 +143,8 @@ def _samples(key: str, file: BinaryIO, split: str | None) -> Iterator[Example | 
             folders, _, base = name.rpartition("/")
             if fault := _fault(member):
                 shown = name if len(name) <= LARGEST_NAME else f"{name[:SHOWN]}…"
-                yield Rejected(f"{key}/{shown}", "unsafe name", fault)
+                reason = "unsafe name" if member.kind in (FILE, FOLDER) else "unsupported"
+                yield Rejected(f"{key}/{shown}", reason, fault)
             elif member.kind == FILE and base and not base.startswith("."):
                 stem, _, ending = base.partition(".")
                 if sample.stem != f"{folders}/{stem}":
@@ -180,6 +181,8 @@ class _Sample:
         """Of the image, or of its first file where there is none."""
         self.images: list[bytes | Rejected] = []
         self.labels: dict[str, bytes] = {}
+        self.others: list[tuple[str, str]] = []
+        """Name and ending of images whose ending is longer than theirs, such as seg.png: of a dotted stem, maybe."""
 
     def take(self, name: str, ending: str, archive: Tar, size: int) -> None:
         if f".{ending}" in SUFFIXES:
@@ -191,10 +194,15 @@ class _Sample:
         elif ending in LABELS and size <= LARGEST_LABEL:
             self.name = self.name or name
             self.labels[ending] = archive.read()
+        elif f".{ending.rpartition('.')[2]}" in SUFFIXES:
+            self.others.append((name, ending))
 
     def result(self, split: str | None) -> Iterator[Example | Rejected]:
         """The example; nothing where the files are none of a sample."""
         if not self.images and not self.labels:
+            for name, ending in self.others:
+                detail = f"has the ending .{ending}, which begins at the first dot; its name may have no other dot"
+                yield Rejected(name, "unsupported", detail)
             return
         if len(self.images) != 1:
             number = len(self.images) or "no"

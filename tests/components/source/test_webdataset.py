@@ -101,6 +101,16 @@ def test_an_ending_begins_at_the_first_dot(store: DirectoryStore) -> None:
     assert [e.content for e in examples(open_source(fill(store, {"a.tar": tar(files)})))] == [b"x"]
 
 
+def test_an_image_whose_stem_has_a_dot_is_rejected_and_not_lost(store: DirectoryStore) -> None:
+    files = {"img_1.5.jpg": b"x", "img_1.5.cls": b"1", "img_1.6.jpg": b"y", "img_1.6.cls": b"1", "2.jpg": b"z"}
+    said = "has the ending .{}.jpg, which begins at the first dot; its name may have no other dot"
+    assert rejections(open_source(fill(store, {"a.tar": tar(files)}))) == {
+        "a.tar/img_1.5.jpg": ("unsupported", said.format(5)),
+        "a.tar/img_1.6.jpg": ("unsupported", said.format(6)),
+        "a.tar/2.jpg": ("no label", "has neither .cls nor .txt nor .json beside it"),
+    }
+
+
 def test_what_macos_adds_is_passed_over(store: DirectoryStore) -> None:
     source = open_source(
         fill(store, {"a.tar": tar({"._1.jpg": b"?", "1.jpg": b"x", "1.cls": b"1", ".DS_Store": b"?"})})
@@ -136,8 +146,8 @@ def test_names_that_are_no_utf8_are_rejected(store: DirectoryStore) -> None:
 def test_links_and_devices_are_rejected_and_never_followed(store: DirectoryStore) -> None:
     members = (special("1.jpg", tarfile.SYMTYPE, "/etc/passwd"), special("2.jpg", tarfile.CHRTYPE))
     assert rejections(open_source(fill(store, {"a.tar": tar_of(*members)}))) == {
-        "a.tar/1.jpg": ("unsafe name", "is a symbolic link; only plain files are read"),
-        "a.tar/2.jpg": ("unsafe name", "is a device; only plain files are read"),
+        "a.tar/1.jpg": ("unsupported", "is a symbolic link; only plain files are read"),
+        "a.tar/2.jpg": ("unsupported", "is a device; only plain files are read"),
     }
 
 
