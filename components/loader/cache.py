@@ -91,8 +91,9 @@ class Cache:
         """Ends what is being fetched, in whichever thread, and removes it."""
         self._closed.set()
         atexit.unregister(self.close)
-        if self._fetching:
-            with self._locked():
+        if not isinstance(self.store, DirectoryStore):
+            # Locked, or a file that is just being made would be missed; the folder may be gone at the end of a process.
+            with suppress(FileNotFoundError), self._locked():
                 for part in self._fetching:
                     _remove(part)
 
