@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -76,16 +77,21 @@ def test_the_parts_of_a_dataset_are_called_what_it_says(store: DirectoryStore, t
     assert kinds == named
 
 
-def test_the_example_reads_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("encoding", ["encoded", "raw"])
+def test_the_example_reads_a_dataset(
+    encoding: str, idx_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = DirectoryStore(tmp_path / "retrain-store")
-    manifest = make(plant(tmp_path / "source", split_classes()), store, tmp_path / "made")
+    source = idx_folder if encoding == "raw" else plant(tmp_path / "source", split_classes())
+    manifest = make(source, store, tmp_path / "made")
+    assert manifest.encoding == encoding
     (example,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(example, names)
     assert names["row"] == manifest.images("train") - 1
     assert manifest.classes[int(str(names["number"]))] == str(names["label"])
-    assert getattr(names["picture"], "size", None) == (16, 16)
+    assert np.asarray(names["picture"]).shape[:2] == manifest.shape[:2]
 
 
 def test_the_steps_are_those_that_it_tells_of() -> None:
