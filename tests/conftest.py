@@ -8,6 +8,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 
 from components.storage import DirectoryStore
@@ -20,6 +21,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # xdist's are, inspect looks through all modules, each time: to compile the pipeline took eight times as long.
 for frame, _ in traceback.walk_stack(None):
     inspect.modulesbyfile.setdefault(frame.f_code.co_filename, frame.f_globals["__name__"])
+
+# An example may take as long as the machine makes it; how fast things are is for the benchmarks to say.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture

@@ -525,7 +525,6 @@ def huge(content: bytes) -> bool:
 MAGIC = st.sampled_from([content[:count] for content in KINDS.values() for count in (4, 12, 30, 100)])
 FUZZ = settings(
     max_examples=int(os.environ.get("RETRAIN_FUZZ", "150")),
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

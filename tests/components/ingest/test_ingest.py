@@ -479,15 +479,15 @@ def test_a_commit_that_is_killed_at_any_moment_leaves_a_whole_dataset_or_none(tm
     assert finish(start(plan, store, tmp_path))[0] == 0
     duration = time.monotonic() - begin
     key = manifest_key(read_manifest(tmp_path / "dataset").digest)
-    found = []
-    for step in range(16):
+    found, moment, code = list[int](), 0.3 * duration, 1
+    while code != 0:  # until one is done before it is killed
         (store.root / key).unlink(missing_ok=True)
-        folder = tmp_path / f"run {step}"
+        folder = tmp_path / f"run {len(found)}"
         folder.mkdir()
         process = start(plan, store, folder)
-        time.sleep(duration * (0.3 + step / 20))
+        time.sleep(moment)
         process.send_signal(signal.SIGKILL)
-        finish(process)
+        moment, code = moment + duration / 20, finish(process)[0]
         found.append(len(manifests(store)))
         if (folder / "dataset").exists():
             assert manifest_key(read_manifest(folder / "dataset").digest) == key

@@ -67,7 +67,7 @@ def test_without_images_nothing_looks_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     # Few bits of few bytes, so that there is much that is near.
     st.lists(st.tuples(st.integers(0, 2**10 - 1), st.integers(0, 2)), max_size=40),

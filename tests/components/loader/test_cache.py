@@ -315,13 +315,13 @@ def test_whoever_is_closed_leaves_alone_what_another_has_begun_by_the_same_name(
     (shard,) = some(remote, 1)
     closed, other = Cache(remote, tmp_path), Cache(remote, tmp_path)
     faulty.stall(0.4, 300, method="GET")
-    faulty.stall(0.8, 300, method="GET")
     with ThreadPoolExecutor(2) as pool:
         ended = pool.submit(closed.map, shard)
         while not gets(faulty):
             time.sleep(0.01)
         closed.close()
         assert files(tmp_path) == set()
+        faulty.stall(3.0, 300, method="GET")
         fetched = pool.submit(other.map, shard)
         with pytest.raises(cache.Interrupted):
             ended.result()

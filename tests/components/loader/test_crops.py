@@ -102,7 +102,7 @@ def test_a_crop_of_a_jpeg_that_is_scaled_while_it_is_decoded_is_nearly_the_same(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(40, 300), st.integers(40, 300), st.sampled_from([1, 3]))
 def test_what_is_kept_is_what_would_be_decoded(
     seed: int, orientation: int, height: int, width: int, channels: int

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from components.dataset.splits import Cuts, position
@@ -104,7 +104,6 @@ def test_twins_are_never_torn_apart() -> None:
     assert Counter(next(iter(each)) for each in splits.values()) == {"test": 3, "validation": 3, "train": 10}
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.floats(0, 1, width=32), max_size=30),
     st.floats(0.01, 0.49),

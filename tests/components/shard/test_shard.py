@@ -366,14 +366,15 @@ def test_a_worker_that_is_killed_at_any_moment_writes_the_same_when_it_starts_ag
     begin = time.monotonic()
     assert finish(start(expected.uri))[0] == 0
     duration = time.monotonic() - begin
-    killed = 0
-    for number in range(6):
-        store = DirectoryStore(tmp_path / f"store {number}")
+    killed, moment, code = 0, 0.2 * duration, 1
+    while code != 0:  # until one is done before it is killed
+        store = DirectoryStore(tmp_path / f"store {killed}")
         planned(store, tree, 3)
         process = start(store.uri)
-        time.sleep(duration * (0.4 + 0.1 * number))
+        time.sleep(moment)
         process.kill()
-        killed += finish(process)[0] == -signal.SIGKILL
+        moment, code = moment + 0.1 * duration, finish(process)[0]
+        killed += code != 0
         for chunk in range(14):
             found = read_part(store, DIGEST, chunk)  # a part that can be found is whole
             for file in (*found.shards, found.facts, found.quarantine) if found else ():

@@ -23,14 +23,18 @@ def test_results_come_in_the_order_of_the_items() -> None:
     assert list(ahead.ahead(work, range(200), lambda _: 1)) == [(item, item * item) for item in range(200)]
 
 
-def test_what_takes_no_waiting_is_done_without_threads() -> None:
+def test_what_takes_no_waiting_is_done_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "PATIENCE", 0.5)
     threads = [thread for _, thread in ahead.ahead(lambda _: threading.get_ident(), range(1000), lambda _: 1)]
     assert set(threads) == {threading.get_ident()}
 
 
-def test_threads_begin_where_an_item_must_be_waited_for() -> None:
+@pytest.mark.slow
+def test_threads_begin_where_an_item_must_be_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "PATIENCE", 0.5)
+
     def work(item: int) -> int:
-        time.sleep(0.1 if item == 3 else 0.0)
+        time.sleep(1 if item == 3 else 0.0)
         return threading.get_ident()
 
     threads = [thread for _, thread in ahead.ahead(work, range(50), lambda _: 1)]

@@ -76,7 +76,7 @@ def test_a_host_without_a_name_costs_no_time(part: Path) -> None:
     start = time.monotonic()
     with pytest.raises(Unusable, match=r"\w"):
         complete("http://mirror.invalid/file", part)
-    assert time.monotonic() - start < download.ANSWER_SECONDS
+    assert time.monotonic() - start < download.ANSWER_SECONDS + 1
 
 
 def test_a_closed_port_is_said_so(part: Path) -> None:

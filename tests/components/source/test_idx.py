@@ -220,7 +220,7 @@ def test_a_gzipped_file_that_goes_on_after_its_values_is_refused(tmp_path: Path)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.data())
 def test_files_with_any_bytes_changed_are_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -236,7 +236,6 @@ def test_files_with_any_bytes_changed_are_read_or_refused(
         read_all(open_source(str(folder)))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100), st.integers(0, 2))
 def test_any_header_is_read_or_refused(content: bytes, kept: int) -> None:
     with suppress(UserError):

@@ -61,8 +61,8 @@ def test_the_next_mirror_serves_where_one_cannot_be_reached(mirror: Mirror, tmp_
 @pytest.mark.parametrize(
     "wrong",
     [
-        gzip.compress(b"another data set"),
-        gzip.compress(CONTENTS["t10k-images-idx3-ubyte"])[:-10],
+        gzip.compress(b"another data set", mtime=0),
+        gzip.compress(CONTENTS["t10k-images-idx3-ubyte"], mtime=0)[:-10],
         b"<html>please log in</html>",
     ],
 )

@@ -304,7 +304,7 @@ def test_a_file_that_vanished_ends_the_step(any_store: Store) -> None:
         list(source.examples(pieces))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -333,7 +333,7 @@ TYPES = st.sampled_from(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from(["image", "label", "split", "group", "uri", ""]), TYPES), max_size=5),
     st.binary(),

@@ -214,7 +214,6 @@ def test_an_empty_table_has_no_images(store: DirectoryStore) -> None:
     assert read_all(open_parquet(store, {"uri": pa.array([], pa.string()), "label": pa.array([], pa.string())})) == []
 
 
-@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=300), st.text('uri,label"\n\r x\0é\ufeff', max_size=60).map(str.encode)))
 def test_any_bytes_are_a_table_or_refused(content: bytes) -> None:
     for text in (content, b"uri,label\n" + content):
@@ -222,7 +221,7 @@ def test_any_bytes_are_a_table_or_refused(content: bytes) -> None:
             list(csv_rows(io.BytesIO(text), "a table"))
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.lists(st.text(max_size=20), min_size=20))
 def test_any_uri_is_read_or_rejected(tmp_path_factory: pytest.TempPathFactory, uris: list[str]) -> None:
     source = open_parquet(DirectoryStore(tmp_path_factory.mktemp("fuzz")), {"uri": uris, "label": uris})

@@ -127,14 +127,13 @@ def test_of_an_extended_header_nothing_is_kept_but_what_matters() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=3000))
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     with suppress(Damaged):
         read(content)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_an_archive_with_any_bytes_changed_is_read_or_refused(data: st.DataObject) -> None:
     content = bytearray(tar(FILES | {LONG: b"1"}))

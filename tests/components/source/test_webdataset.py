@@ -221,7 +221,7 @@ def test_names_of_a_megabyte_are_rejected_and_not_kept(store: DirectoryStore) ->
         (b"", "truncated"),
         (tar(SAMPLES, "w:gz")[:-20], "truncated"),
         (b"no gzip at all", "undecodable"),
-        (gzip.compress(b"no tar" * 1000), "undecodable"),
+        (gzip.compress(b"no tar" * 1000, mtime=0), "undecodable"),
         (tar(SAMPLES, "w:gz")[:30] + b"!!!!" + tar(SAMPLES, "w:gz")[34:], "undecodable"),
     ],
 )
@@ -245,7 +245,7 @@ def test_an_archive_that_vanished_ends_the_step(any_store: Store) -> None:
         list(source.examples(pieces))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.binary(max_size=2000), st.sampled_from(["a.tar", "a.tar.gz"]))
 def test_any_bytes_are_examples_or_rejected(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str

@@ -1,7 +1,6 @@
 """TensorBoard's event files, read back by TensorBoard itself."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c a
 from components.step import UserError
 from components.storage import DirectoryStore, Store
 from components.train.events import Events, Scalars, masked_crc32c, record, records
+from tests.components.train.trainjob.node import free_port
 
 FOLDER = "training/4f2a/tensorboard"
 
@@ -149,8 +149,7 @@ def test_a_tensorboard_that_runs_sees_new_files_and_forgets_what_is_done_again(
     for step in (10, 20):
         before.add(told(step, loss=step))
     before.put()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     program = Path(sys.executable).with_name("tensorboard")
     flags = ["--logdir", store.uri, "--port", str(port), "--reload_interval", "1", "--load_fast", fast]
     with subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -169,10 +168,10 @@ def test_a_tensorboard_that_runs_sees_new_files_and_forgets_what_is_done_again(
 
 
 def shown(port: int, until: list[int]) -> list[int]:
-    """The steps that TensorBoard shows, as soon as they are these, or after half a minute."""
+    """The steps that TensorBoard shows, as soon as they are these, or after two minutes."""
     url = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars?run={FOLDER.replace('/', '%2F')}&tag=train%2Floss"
     steps: list[int] = []
-    for _ in range(60):
+    for _ in range(240):
         try:
             with urllib.request.urlopen(url) as answer:
                 steps = [point[1] for point in json.load(answer)]

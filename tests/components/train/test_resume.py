@@ -15,17 +15,22 @@ from tests.components.train.runs import Make, finish, outcome, start
 KILLS = 20
 
 
-def end(step: Train, number: signal.Signals, seconds: float) -> int:
-    """Starts a training and, so long after it has begun to learn, sends a signal; returns how it ended."""
+def end(step: Train, number: signal.Signals, seconds: float, after: str = "batch size") -> int:
+    """Starts a training and, so long after a line that begins so, sends a signal; returns how it ended."""
     with start(step) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("batch size"):
+            if line.startswith(after):
                 break
         time.sleep(seconds)
         process.send_signal(number)
         process.communicate(timeout=120)
     return process.returncode
+
+
+def checkpoints(step: Train) -> list[str]:
+    """Their keys, the oldest first."""
+    return [key for key in DirectoryStore(Path(step.store)).keys("training/") if key.endswith(".safetensors")]
 
 
 @pytest.mark.slow
@@ -34,7 +39,7 @@ def test_a_training_killed_at_any_moment_ends_with_the_weights_of_an_undisturbed
     undisturbed, disturbed = of_pixels("1", **recipe), of_pixels("2", checkpoint_minutes=0.0, **recipe)
     finish(undisturbed)
     moments, kills = random.Random(0), 0
-    while kills < KILLS:
+    while kills < KILLS or not checkpoints(disturbed):
         code = end(disturbed, signal.SIGKILL, moments.uniform(0, 1.0))
         kills += code == -signal.SIGKILL
         if code == 0:
@@ -55,13 +60,13 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_training_goes_on(
     recipe = {"epochs": 12, "batch_size": 32, "recipe": extra}
     undisturbed, disturbed = make("1", **recipe), make("2", **recipe)
     finish(undisturbed)
-    assert end(disturbed, signal.SIGTERM, 0.3) == 128 + signal.SIGTERM
+    assert end(disturbed, signal.SIGTERM, 0, after="epoch 2/") == 128 + signal.SIGTERM
     assert not disturbed.model.parent.exists()
     store = DirectoryStore(Path(disturbed.store))
     assert len(list(store.keys("training/"))) > 0
     assert "goes on from a checkpoint after batch" in finish(disturbed)
     assert outcome(disturbed) == outcome(undisturbed)
-    assert not [key for key in store.keys("training/") if key.endswith(".safetensors")]
+    assert not checkpoints(disturbed)
 
 
 @pytest.mark.slow
@@ -69,10 +74,14 @@ def test_where_the_newest_checkpoint_is_damaged_the_one_before_leads_to_the_same
     recipe = {"epochs": 40, "batch_size": 64}
     undisturbed, disturbed = of_pixels("1", **recipe), of_pixels("2", checkpoint_minutes=0.0, **recipe)
     finish(undisturbed)
-    assert end(disturbed, signal.SIGKILL, 1.0) == -signal.SIGKILL
-    store = DirectoryStore(Path(disturbed.store))
-    keys = [key for key in store.keys("training/") if key.endswith(".safetensors")]
-    (store.root / keys[-1]).write_bytes(b"damaged")
+    with start(disturbed) as process:
+        while len(checkpoints(disturbed)) < 2:
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    (Path(disturbed.store) / checkpoints(disturbed)[-1]).write_bytes(b"damaged")
     assert "goes on from a checkpoint after batch" in finish(disturbed)
     assert outcome(disturbed) == outcome(undisturbed)
 

@@ -67,7 +67,7 @@ def own_pod(server: FakeKubernetes, *environment: Object) -> Object:
     )
 
 
-def until(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+def until(holds: Callable[[], Any], seconds: float = 300.0) -> Any:
     """What `holds` returns, as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -23,7 +23,7 @@ IDENTITY = "0123456789abcdef"
 PATIENCE = {
     "components.storage.connection.FIRST_PAUSE": 0.05,
     "components.storage.connection.LONGEST_PAUSE": 0.2,
-    "components.train.trainjob.follow.LAST_LINES_SECONDS": 1,
+    "components.train.trainjob.follow.LAST_LINES_SECONDS": 3,
     "components.train.trainjob.follow.TICK_SECONDS": 0.05,
     "components.train.trainjob.follow.SETTLE_SECONDS": 0.5,
     "components.train.trainjob.pending.PAUSE_SECONDS": 0.1,
@@ -81,7 +81,7 @@ class Launch:
     def end(self) -> tuple[int, str, str]:
         """Its exit code, and what it said on stdout and stderr."""
         assert self.process is not None
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=300)
         assert "Traceback" not in err, err
         return self.process.returncode, out, err
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -28,6 +29,8 @@ class Nodes(threading.Thread):
         controller.server.lingering = True  # until the processes are gone
         self.processes: list[subprocess.Popen[str]] = []
         self.closed = False
+        self.collecting = threading.Lock()
+        """Or a worker would end whose pod is just being removed."""
 
     def __enter__(self) -> "Nodes":
         self.start()
@@ -45,7 +48,8 @@ class Nodes(threading.Thread):
                 continue
             if "deletionTimestamp" in self.controller.job["metadata"]:
                 self.kill()
-                self.controller.server.collect(NAMESPACE, self.controller.name)
+                with self.collecting:
+                    self.controller.server.collect(NAMESPACE, self.controller.name)
             elif not self.processes:
                 self.begin(self.controller.job["spec"]["trainer"])
 
@@ -81,10 +85,11 @@ class Nodes(threading.Thread):
                 self.controller.say(number, line.rstrip("\n"))
         code = process.wait()
         code = 128 - code if code < 0 else code
-        if (NAMESPACE, self.controller.pod(number)) in self.controller.server.objects["pods"]:
-            self.controller.end(number, code)
-            if all(each.poll() == 0 for each in self.processes):
-                self.controller.set_condition("Complete")
+        with self.collecting:
+            if (NAMESPACE, self.controller.pod(number)) in self.controller.server.objects["pods"]:
+                self.controller.end(number, code)
+                if self.processes and all(each.poll() == 0 for each in self.processes):
+                    self.controller.set_condition("Complete")
 
     def environment(self, variables: list[Object]) -> dict[str, str]:
         """That of the image, and of the TrainJob."""
@@ -127,6 +132,8 @@ def program(command: list[str]) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
+    """Of those that nobody gets who asks for any: it is bound seconds later."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -73,9 +73,9 @@ def test_a_sidecar_that_fails_is_no_failure_of_the_worker() -> None:
     assert not worker(containerStatuses=[sidecar, node]).failed
 
 
-def test_the_culprit_is_who_was_killed_or_else_who_has_a_sentence_or_else_who_was_first() -> None:
+def test_the_culprit_is_who_was_killed_or_else_who_has_a_sentence_or_else_who_missed_nobody() -> None:
     killed = ended("killed", 137, "OOMKilled", second=9)
-    spoke, first, late = ended("spoke", second=5), ended("first", second=1), ended("late", second=2)
+    spoke, first, late = ended("spoke", second=5), ended("first", second=2), ended("late", second=1)
     missed = [f"error: {LOST} (Connection closed by peer)"]  # which is no sentence of its own
     logs = {"killed": [], "spoke": ["error: loss is nan"], "first": ["[rank0]: OSError: x"], "late": missed}
     assert culprit([late, first, spoke, killed], logs) is killed
