@@ -73,8 +73,10 @@ class Cache:
         if isinstance(self.store, DirectoryStore):
             return self._map_in_place(self.store, shard)
         deadline = time.monotonic() + PATIENCE
-        while not self._closed.is_set():
+        while True:
             with self._locked():
+                if self._closed.is_set():
+                    raise Interrupted
                 found = self._open(shard)
                 part = None if found else self._reserve(shard)
             if found and (content := self._mapped(found, shard)):
@@ -85,7 +87,6 @@ class Cache:
                 if not self._part(shard).exists() and time.monotonic() > deadline:
                     raise self._in_use(shard)
                 time.sleep(PAUSE)
-        raise Interrupted
 
     def close(self) -> None:
         """Ends what is being fetched, in whichever thread, and removes it."""

@@ -88,7 +88,7 @@ class Follower:
 
     def look(self, job: Object | None, workers: list[Worker]) -> None:
         """Raises StepError or UserError where the training cannot go on."""
-        self._show(workers)
+        self.show(workers)
         if job and suspended(job):
             self.begun, self.troubled = {}, None
         elif self._trouble(job, workers):
@@ -105,7 +105,8 @@ class Follower:
         if self.log:
             self.log.end(LAST_LINES_SECONDS)
 
-    def _show(self, workers: list[Worker]) -> None:
+    def show(self, workers: list[Worker]) -> None:
+        """Follows the log of the first worker, once it has one."""
         first = next((worker for worker in workers if worker.number == 0 and worker.started), None)
         if first and (self.log is None or self.log.pod != first.name):
             self.end()
@@ -159,7 +160,8 @@ def follow(cluster: Cluster, name: str, nodes: int) -> None:
                 scene.wait()
                 if scene.seen:
                     follower.look(scene.job, scene.workers)
-        except (StepError, UserError):
+            while not scene.seen:  # its workers, when it was done at once
+                scene.wait()
+            follower.show(scene.workers)
+        finally:
             follower.end()
-            raise
-        follower.end()

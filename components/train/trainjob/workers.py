@@ -109,9 +109,16 @@ def _node(containers: list[Object]) -> Object:
 def culprit(failed: Sequence[Worker], logs: Mapping[str, Sequence[str]]) -> Worker:
     """Which of several that failed did so by itself, where the others missed a peer; `logs` has their last lines.
 
-    One that was killed from outside; or else one that has a sentence of its own; or else the first.
+    One that was killed from outside; or else one that has a sentence of its own, or did not miss another; or else the
+    first.
     """
-    return min(failed, key=lambda worker: (not _killed(worker), not explained(worker, logs[worker.name]), worker.when))
+
+    def order(worker: Worker) -> tuple[bool, bool, bool, str]:
+        log = logs[worker.name]
+        missed = any(line.startswith(ERROR + LOST) for line in log)
+        return not _killed(worker), not explained(worker, log), missed, worker.when
+
+    return min(failed, key=order)
 
 
 def explained(worker: Worker, log: Sequence[str]) -> bool:
