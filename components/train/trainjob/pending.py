@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 from components.step import StepError, UserError
 from components.train.trainjob.cluster import Cluster, Object, Refused
-from components.train.trainjob.resource import NODE, condition
+from components.train.trainjob.resource import IMAGE_SECONDS, NODE, PENDING_SECONDS, condition
 from components.train.trainjob.workers import Waiting, Worker
-
-PENDING_SECONDS = 30 * 60.0
-"""For which workers may wait for room in the cluster."""
-
-IMAGE_SECONDS = 5 * 60.0
-"""For which they may wait for their image, which this step's own pod has got."""
 
 PAUSE_SECONDS = 15.0
 """Before a reason is said, and between two; and between two looks at the cluster's events."""

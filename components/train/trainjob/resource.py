@@ -17,6 +17,12 @@ IDENTITY = "retrain/identity"
 WORKER = {"app.kubernetes.io/name": "retrain-worker", "sidecar.istio.io/inject": "false"}
 """Labels of a worker's pod: for network policies; and because a sidecar would outlive the worker."""
 
+PENDING_SECONDS = 30 * 60.0
+"""For which workers may wait for room in the cluster."""
+
+IMAGE_SECONDS = 5 * 60.0
+"""For which they may wait for their image, which this step's own pod has got."""
+
 
 def name_of(identity: str) -> str:
     """The TrainJob's name."""
@@ -39,8 +45,7 @@ def trainjob(step: Train, identity: str, pod: Origin) -> Object:
             "runtimeRef": {"apiGroup": "trainer.kubeflow.org", "kind": "ClusterTrainingRuntime", "name": RUNTIME},
             "trainer": {
                 "image": pod.container["image"],
-                # The runtime's plugin sets PET_NNODES and its like, which torchrun reads.
-                "command": ["torchrun", "-m", "components.train.trainjob"],
+                "command": _torchrun(),
                 "args": ["--store", step.store, "--training", identity],
                 "env": [_divided(variable, processes) for variable in pod.environment],
                 "numNodes": step.nodes,
@@ -51,6 +56,13 @@ def trainjob(step: Train, identity: str, pod: Origin) -> Object:
         }
         | pod.deadline,
     }
+
+
+def _torchrun() -> list[str]:
+    """What a worker runs; the runtime's plugin sets PET_NNODES and its like, which torchrun reads."""
+    # By itself torchrun waits 15 minutes for the others: whether they come at all is for the step to say.
+    seconds = PENDING_SECONDS + IMAGE_SECONDS
+    return ["torchrun", f"--rdzv-conf=timeout={seconds:.0f}", "-m", "components.train.trainjob"]
 
 
 def _divided(variable: Object, processes: int) -> Object:

@@ -54,18 +54,11 @@ class Nodes(threading.Thread):
                 self.begin(self.controller.job["spec"]["trainer"])
 
     def begin(self, trainer: Object) -> None:
-        """Starts the workers; the runtime's plugin sets PET_* (kubeflow/trainer v2.3.0, plugins/torch/torch.go)."""
+        """Starts the workers."""
         port = free_port()
         for number in range(trainer["numNodes"]):
-            torchrun = {
-                "PET_NNODES": str(trainer["numNodes"]),
-                "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
-                "PET_NODE_RANK": str(number),
-                "PET_MASTER_ADDR": "127.0.0.1",
-                "PET_MASTER_PORT": str(port),
-            }
             self.controller.start(number)
-            environment = self.environment(trainer["env"]) | torchrun
+            environment = self.environment(trainer["env"]) | torchrun(trainer, number, port)
             process = subprocess.Popen(
                 [*program(trainer["command"]), *trainer["args"]],
                 cwd="/",
@@ -103,6 +96,17 @@ class Nodes(threading.Thread):
         for process in self.processes:
             kill(process)
         self.processes = []
+
+
+def torchrun(trainer: Object, number: int, port: int) -> dict[str, str]:
+    """What the runtime's plugin tells a worker of a number (kubeflow/trainer v2.3.0, plugins/torch/torch.go)."""
+    return {
+        "PET_NNODES": str(trainer["numNodes"]),
+        "PET_NPROC_PER_NODE": str(trainer["numProcPerNode"]),
+        "PET_NODE_RANK": str(number),
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": str(port),
+    }
 
 
 def kill(process: "subprocess.Popen[str]") -> None:

@@ -1,5 +1,8 @@
 """The TrainJob asks for workers that are as the step's own pod is."""
 
+import os
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +10,11 @@ import pytest
 
 from components.step import UserError
 from components.train.interface import Train
+from components.train.trainjob import resource
 from components.train.trainjob.origin import Origin
 from components.train.trainjob.resource import condition, leaving, ours, trainjob
 from tests.components.train.trainjob.cluster import MAIN, NAMESPACE
+from tests.components.train.trainjob.node import free_port, program, torchrun
 from tests.servers.kubernetes import FakeKubernetes, Object
 from tests.servers.trainer import admit
 
@@ -40,9 +45,30 @@ def worker(found: Object) -> Object:
 def test_a_worker_runs_torchrun_in_the_steps_own_image(pod: Object) -> None:
     trainer = job(pod)["spec"]["trainer"]
     assert trainer["image"] == "example.com/train:1"
-    assert trainer["command"] == ["torchrun", "-m", "components.train.trainjob"]
+    assert trainer["command"] == ["torchrun", "--rdzv-conf=timeout=2100", "-m", "components.train.trainjob"]
     assert trainer["args"] == ["--store", "s3://bucket/retrain", "--training", ID]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (4, 1)
+
+
+def test_a_worker_waits_for_the_others_longer_than_the_step_does(pod: Object) -> None:
+    (option,) = (each for each in job(pod)["spec"]["trainer"]["command"] if each.startswith("--rdzv-conf="))
+    assert float(option.removeprefix("--rdzv-conf=timeout=")) > resource.PENDING_SECONDS > 900  # torchrun's own
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_worker_whose_peer_never_comes_waits_as_long_as_it_is_told(
+    number: int, pod: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "PENDING_SECONDS", 2.0)
+    monkeypatch.setattr(resource, "IMAGE_SECONDS", 1.0)
+    trainer = job(pod, nodes=2)["spec"]["trainer"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | torchrun(trainer, number, free_port())
+    start = time.monotonic()
+    ended = subprocess.run(program(trainer["command"]), env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert time.monotonic() - start >= 3
+    assert "timed out after " in ended.stderr.lower()
 
 
 def test_there_is_a_process_for_each_gpu_and_the_gpus_are_those_of_the_run(pod: Object) -> None:
