@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob as TrainJob
 from kubernetes.client import models
 
 from tests.servers.loopback import Loopback, Reply, Request, close
-from tests.servers.models import WrongField, check
+from tests.servers.models import WrongField, check, check_pydantic
 from tests.servers.trainer import Denied, admit
 
 KINDS = {
@@ -48,6 +49,7 @@ REASONS = {
     404: "NotFound",
     409: "Conflict",
     410: "Expired",
+    415: "UnsupportedMediaType",
     500: "InternalError",
 }
 PATH = re.compile(
@@ -147,10 +149,18 @@ class FakeKubernetes(Loopback):
         return found
 
     def remove(self, resource: str, namespace: str, name: str) -> None:
-        """Removes an object, if it is there."""
+        """Removes an object, if it is there, and the TrainJobs that were its own and nobody else's."""
         found = self.objects[resource].pop((namespace, name), None)
         if found:
             self._happened("DELETED", resource, found)
+            self._collect_owned(found["metadata"].get("uid"))
+
+    def _collect_owned(self, uid: str | None) -> None:
+        there = {each["metadata"].get("uid") for kind in self.objects.values() for each in kind.values()}
+        for (namespace, name), job in list(self.objects["trainjobs"].items()):
+            owners = {each["uid"] for each in job["metadata"].get("ownerReferences", [])}
+            if uid in owners and not owners & there:
+                self.collect(namespace, name)
 
     def forget(self) -> None:
         """Forgets all that has happened, as a server does after some minutes; who watches is told to begin anew."""
@@ -246,6 +256,8 @@ class FakeKubernetes(Loopback):
         resource, name, namespace = match["resource"], match["name"] or "", match["namespace"] or ""
         if request.method == "POST" and resource == "trainjobs":
             return self.create(request, namespace)
+        if request.method == "PATCH" and resource == "trainjobs":
+            return self.patch(request, namespace, name)
         if request.method == "DELETE" and resource == "trainjobs":
             return self.delete(request, namespace, name)
         if asks(request.query, "watch") and resource in KINDS:
@@ -346,6 +358,21 @@ class FakeKubernetes(Loopback):
             metadata = admitted["metadata"] | given_metadata
             return Reply(201, self.add("trainjobs", name, namespace, metadata=metadata, **rest))
 
+    def patch(self, request: Request, namespace: str, name: str) -> Reply:
+        """Changes a TrainJob by a merge patch."""
+        if request.headers.get("Content-Type") != "application/merge-patch+json":
+            return failure(415, "the body of the request was in an unknown format")
+        with self.changed:
+            found = self.objects["trainjobs"].get((namespace, name))
+            if found is None:
+                return failure(404, f'trainjobs.trainer.kubeflow.org "{name}" not found')
+            patched = merged(found, request.json())
+            try:
+                check_pydantic(TrainJob, patched)
+            except WrongField as error:
+                return failure(400, str(error))
+            return Reply(200, self.change("trainjobs", namespace, name, lambda job: job.update(patched)))
+
     def delete(self, request: Request, namespace: str, name: str) -> Reply:
         """Deletes a TrainJob: in the foreground, after its pods."""
         options = request.json() if request.content else {}
@@ -440,6 +467,15 @@ def stamped(texts: Iterable[str], query: dict[str, str]) -> Iterator[str]:
             if moment[:19] >= query.get("sinceTime", "")[:19]:
                 yield f"{moment} {line}\n"
             number += 1
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """A value after a merge patch (RFC 7386): lists are replaced, null removes."""
+    if not isinstance(patch, dict):
+        return patch
+    known = target if isinstance(target, dict) else {}
+    changed = known | {key: merged(known.get(key), value) for key, value in patch.items()}
+    return {key: value for key, value in changed.items() if value is not None}
 
 
 def partial(found: Object) -> Object:

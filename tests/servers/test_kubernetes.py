@@ -148,6 +148,25 @@ def test_a_trainjob_is_created_read_and_deleted(server: FakeKubernetes, trainjob
     assert server.objects["pods"] == {}
 
 
+def test_a_trainjob_is_patched_and_goes_with_the_last_of_its_owners(
+    server: FakeKubernetes, trainjobs: client.CustomObjectsApi, api: client.ApiClient
+) -> None:
+    for name in ("one", "two"):
+        server.add("pods", name, "team", metadata={"uid": name}, spec={"containers": [{"name": "main"}]})
+    owners = [{"apiVersion": "v1", "kind": "Pod", "name": name, "uid": name} for name in ("one", "two")]
+    trainjobs.create_namespaced_custom_object(*TRAINJOBS, trainjob())
+    api.set_default_header("Content-Type", "application/merge-patch+json")
+    patched = trainjobs.patch_namespaced_custom_object(*TRAINJOBS, "job", {"metadata": {"ownerReferences": owners}})
+    assert patched == trainjobs.get_namespaced_custom_object(*TRAINJOBS, "job")
+    assert patched["spec"] == trainjob()["spec"]
+    with pytest.raises(client.ApiException, match="colour"):
+        trainjobs.patch_namespaced_custom_object(*TRAINJOBS, "job", {"spec": {"colour": "red"}})
+    server.remove("pods", "team", "one")
+    assert trainjobs.list_namespaced_custom_object(*TRAINJOBS)["items"]
+    server.remove("pods", "team", "two")
+    assert trainjobs.list_namespaced_custom_object(*TRAINJOBS)["items"] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

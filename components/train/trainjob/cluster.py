@@ -31,6 +31,9 @@ SILENT_SECONDS = 60
 PASSING = (429, 500, 502, 503, 504)
 """Answers that another attempt may not get."""
 
+CONTENT = {"PATCH": "application/merge-patch+json"}
+"""What is sent, where it is not plain JSON."""
+
 NOTHING: Mapping[str, str] = {}
 
 OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -105,7 +108,7 @@ class Cluster:
                 path,
                 method,
                 query_params=list(query.items()),
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": "application/json", "Content-Type": CONTENT.get(method, "application/json")},
                 auth_settings=["BearerToken"],
                 response_type="object",
                 _request_timeout=timeout,

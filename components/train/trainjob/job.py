@@ -35,6 +35,7 @@ def place(cluster: Cluster, wanted: Object, identity: str, *, anew: bool) -> Obj
             raise UserError(f"TrainJob {name} in namespace {cluster.namespace!r} is not this training's; delete it")
         if not leaving(found) and not condition(found, "Failed") and not (anew and condition(found, "Complete")):
             print(f"TrainJob {name} is there already; it is followed", flush=True)
+            _adopt(cluster, found, wanted["metadata"]["ownerReferences"])
             return found
         if not leaving(found):
             _delete(cluster, found)
@@ -85,6 +86,18 @@ def _unwanted(refused: Refused, namespace: str, wanted: Object) -> UserError | S
     if "specified clusterTrainingRuntime must be created" in str(refused):
         return UserError(f"{lacking} ClusterTrainingRuntime {runtime!r}; install those that Kubeflow Trainer ships")
     return StepError(f"namespace {namespace!r} does not take TrainJob {wanted['metadata']['name']}: {refused}")
+
+
+def _adopt(cluster: Cluster, job: Object, owners: list[Object]) -> None:
+    """Has the TrainJob stay as long as one of these: else it goes with the pod of an attempt that is over."""
+    name, known = job["metadata"]["name"], job["metadata"].get("ownerReferences", [])
+    added = [each for each in owners if each["uid"] not in {one["uid"] for one in known}]
+    try:
+        if added:
+            cluster.call("PATCH", cluster.path("trainjobs", name), {"metadata": {"ownerReferences": known + added}})
+    except (Refused, UserError) as error:
+        told = f"warning: TrainJob {name} goes when the pod that made it is deleted, not with this step's: {error}"
+        print(told, file=sys.stderr, flush=True)
 
 
 def _known(cluster: Cluster, name: str, **options: Any) -> Object | None:

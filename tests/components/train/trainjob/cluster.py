@@ -13,7 +13,7 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 MOMENT = "2026-01-01T00:00:{:02}Z"
 
 
-def own_pod(server: FakeKubernetes, *environment: Object) -> Object:
+def own_pod(server: FakeKubernetes, *environment: Object, name: str = MAIN, uid: str = "u-1") -> Object:
     """The pod of the train step, as Kubeflow Pipelines makes it (2.17.0, argocompiler/container.go)."""
     reference = {"secretKeyRef": {"name": "retrain-store", "key": "AWS_SECRET_ACCESS_KEY"}}
     main = {
@@ -46,9 +46,9 @@ def own_pod(server: FakeKubernetes, *environment: Object) -> Object:
     }
     return server.add(
         "pods",
-        MAIN,
+        name,
         NAMESPACE,
-        metadata={"uid": "u-1", "labels": {"pipeline/runid": "r-1", "pipelines.kubeflow.org/v2_component": "true"}},
+        metadata={"uid": uid, "labels": {"pipeline/runid": "r-1", "pipelines.kubeflow.org/v2_component": "true"}},
         spec={
             "activeDeadlineSeconds": 43200,
             "containers": [{"name": "wait", "image": "argoexec:1"}, main],

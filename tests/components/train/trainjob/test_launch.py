@@ -12,7 +12,7 @@ import pytest
 
 from components.storage import Store
 from components.train.processes import LOST
-from tests.components.train.trainjob.cluster import NAMESPACE, Controller, until
+from tests.components.train.trainjob.cluster import MAIN, NAMESPACE, Controller, own_pod, until
 from tests.components.train.trainjob.conftest import IDENTITY, Launch
 from tests.servers.kubernetes import FakeKubernetes
 
@@ -517,6 +517,63 @@ def test_a_step_that_was_killed_finds_its_job_again(
     assert code == 0
     assert out.startswith(f"TrainJob retrain-{IDENTITY} is there already; it is followed\nepoch 1/2\nepoch 2/2\n")
     assert created(server) == 1
+
+
+@pytest.fixture
+def second(launch: Launch, controller: Controller, server: FakeKubernetes) -> Launch:
+    """A step whose first attempt was killed, in the pod of the second."""
+    process = launch.start()
+    controller.wait()
+    controller.start(0, 1)
+    process.kill()
+    process.communicate()
+    own_pod(server, name="retrain-x-train-again", uid="u-2")
+    launch.environment["KFP_POD_NAME"] = "retrain-x-train-again"
+    return launch
+
+
+def test_a_job_that_is_found_again_outlives_the_pod_that_made_it(
+    second: Launch, controller: Controller, server: FakeKubernetes, result: Result
+) -> None:
+    seen = server.watched("pods")
+    second.start()
+    until(lambda: server.watched("pods") > seen)
+    assert [owner["uid"] for owner in controller.job["metadata"]["ownerReferences"]] == ["u-1", "u-2"]
+    server.remove("pods", NAMESPACE, MAIN)
+    assert controller.made
+    result()
+    controller.set_condition("Complete")
+    code, _, err = second.end()
+    assert (code, err) == (0, "")
+    assert created(server) == 1
+
+
+def test_a_job_that_is_found_again_goes_with_the_last_pod_that_follows_it(
+    second: Launch, controller: Controller, server: FakeKubernetes
+) -> None:
+    seen = server.watched("pods")
+    process = second.start()
+    until(lambda: server.watched("pods") > seen)
+    process.kill()
+    process.communicate()
+    server.remove("pods", NAMESPACE, MAIN)
+    server.remove("pods", NAMESPACE, "retrain-x-train-again")
+    assert not controller.made
+
+
+def test_without_the_right_to_patch_a_job_that_is_found_again_is_followed_all_the_same(
+    second: Launch, controller: Controller, server: FakeKubernetes, result: Result
+) -> None:
+    server.denied.add(("trainer.kubeflow.org", "trainjobs", "patch"))
+    seen = server.watched("pods")
+    second.start()
+    until(lambda: server.watched("pods") > seen)
+    result()
+    controller.set_condition("Complete")
+    code, _, told = second.end()
+    assert code == 0
+    assert told.startswith(f"warning: TrainJob retrain-{IDENTITY} goes when the pod that made it is deleted, not with")
+    assert "may not patch trainjobs in namespace 'team'; give it the rights of the role retrain-runner" in told
 
 
 @pytest.mark.parametrize("lingering", [False, True])
