@@ -1,12 +1,15 @@
 """`retrain lr-find`."""
 
 import json
+import shlex
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from components.plan.interface import Plan
 from components.step import StepError, UserError
 from pipelines.cli.run import run, typed
 from pipelines.parameters import check, parameters
@@ -33,6 +36,8 @@ def lr_find(dataset: str, source: str, output: Path, **values: Any) -> None:
 
     The dataset is the newest in the store, unless --dataset or --source says which.
     """
+    if dataset and source:
+        raise UserError(f"--dataset {dataset} and --source {source} both say which dataset is taken; give one of them")
     arguments = {field.name: typed(field, values[field.name]) for field in parameters() if field.name in NAMES}
     check(arguments)
     from components.dataset.manifest import write_manifest
@@ -45,7 +50,10 @@ def lr_find(dataset: str, source: str, output: Path, **values: Any) -> None:
         outputs = {"dataset": "dataset", "model": "model", "metrics": "metrics"}
         paths = {name: Path(folder, file) for name, file in outputs.items()} | {"curves": output}
         measure(arguments | {"store": store.uri} | paths)
-        click.echo(page(json.loads((Path(folder) / "metrics").read_text()), output))
+        found = json.loads((Path(folder) / "metrics").read_text())
+    click.echo(page(found, output))
+    flags = [*given(click.get_current_context()), *made_of(manifest, source)]
+    click.echo(advice(found["learning_rate"], arguments, flags))
 
 
 def chosen(store: "Store", dataset: str, source: str) -> "Manifest":
@@ -60,6 +68,19 @@ def chosen(store: "Store", dataset: str, source: str) -> "Manifest":
         of, make = (f" of source {source!r}", f" --source {source}") if source else ("", "")
         raise UserError(f"store {store.uri} has no dataset{of} yet; `retrain run{make}` makes one")
     return read(store, found[-1].digest)
+
+
+def given(context: click.Context) -> list[str]:
+    """The flags as the user gave them, those that `retrain run` has, too."""
+    named = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    flags = {option.name: option.opts[0] for option in run.params}
+    return [text for name in named if name in flags for text in (flags[name], str(context.params[name]))]
+
+
+def made_of(manifest: "Manifest", source: str) -> list[str]:
+    """What has `retrain run` take the source of a dataset that nobody named."""
+    known = str(manifest.provenance.get("source", Plan.source))
+    return [] if source or known == Plan.source else ["--source", known]
 
 
 def place(source: str) -> str:
@@ -93,7 +114,14 @@ def page(found: dict[str, Any], output: Path) -> str:
         "",
         f"learning rate {rate:g}: {found['reason']}, with batches of {found['batch_size']}",
         f"the curve: {output}",
-        "",
-        f"Try next: retrain run --learning-rate {rate:g}",
     ]
+    return "\n".join(lines)
+
+
+def advice(rate: float, arguments: dict[str, Any], flags: list[str]) -> str:
+    """What to do with the rate: the run of these flags, and what makes it another one than was measured."""
+    lines = ["", f"Try next: {shlex.join(['retrain', 'run', *flags, '--learning-rate', f'{rate:g}'])}"]
+    gpus = int(arguments["gpus"])
+    if gpus > 1 and not arguments["batch_size"]:
+        lines.insert(0, f"one GPU found it; {gpus} may take larger batches: give --batch-size here and there")
     return "\n".join(lines)
