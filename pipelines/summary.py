@@ -1,14 +1,16 @@
 """A finished run on one screen: the verdict, each step with its time, where everything is, what to try next."""
 
 import os
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 from components.dataset.manifest import SPLITS
 from pipelines.local import Run
 
 
-def screen(run: Run) -> str:
-    """The summary of a run that ended well."""
+def screen(run: Run, flags: Sequence[str]) -> str:
+    """The summary of a run that ended well; `flags` say where it was, for the command that asks its champion."""
     if run.steps[-1].name == "ingest":
         return f"\n{run.metadata('ingest', 'dataset')['reason']}"
     verdict = run.read("evaluate", "verdict")
@@ -33,8 +35,7 @@ def screen(run: Run) -> str:
             *times,
             "",
             *(f"  {name:<9}{shown(place)}" for name, place in places.items()),
-            "",
-            f"Try next: retrain predict IMAGE.png{elsewhere(release)}",
+            *advice(verdict, flags),
         ]
     )
 
@@ -69,9 +70,10 @@ def trained(metadata: dict[str, Any]) -> str:
     return "{validation_accuracy:.2%} validation accuracy, {images_per_second:,.0f} images/s".format(**metadata)
 
 
-def elsewhere(release: dict[str, Any]) -> str:
-    """The flags that `retrain predict` needs to find this model, where they are not its defaults."""
-    return f" --model-name {name}" if (name := release["version"]["name"]) != "mnist" else ""
+def advice(verdict: dict[str, Any], flags: Sequence[str]) -> list[str]:
+    """What to try next; nothing where no champion could be asked."""
+    there = verdict["accepted"] or verdict["champion"]
+    return ["", f"Try next: {shlex.join(['retrain', 'predict', 'IMAGE.png', *flags])}"] if there else []
 
 
 def shown(place: str) -> str:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from components.plan.interface import Plan
 from components.step import StepError, UserError
-from pipelines.cli.run import run, typed
+from pipelines.cli.run import given, run, typed
 from pipelines.parameters import check, parameters
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def lr_find(dataset: str, source: str, output: Path, **values: Any) -> None:
         measure(arguments | {"store": store.uri} | paths)
         found = json.loads((Path(folder) / "metrics").read_text())
     click.echo(page(found, output))
-    flags = [*given(click.get_current_context()), *made_of(manifest, source)]
+    flags = [*given(*NAMES, "source"), *made_of(manifest, source)]
     click.echo(advice(found["learning_rate"], arguments, flags))
 
 
@@ -68,13 +67,6 @@ def chosen(store: "Store", dataset: str, source: str) -> "Manifest":
         of, make = (f" of source {source!r}", f" --source {source}") if source else ("", "")
         raise UserError(f"store {store.uri} has no dataset{of} yet; `retrain run{make}` makes one")
     return read(store, found[-1].digest)
-
-
-def given(context: click.Context) -> list[str]:
-    """The flags as the user gave them, those that `retrain run` has, too."""
-    named = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    flags = {option.name: option.opts[0] for option in run.params}
-    return [text for name in named if name in flags for text in (flags[name], str(context.params[name]))]
 
 
 def made_of(manifest: "Manifest", source: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from components import step
 from components.loader.machine import cores
@@ -67,12 +68,20 @@ def run(runner: str, image: str | None, **values: Any) -> None:
             finished = run_pipeline(package, arguments, runs, terminal, execute)
         except RunFailed as failed:
             raise (UserError if failed.step.code == 2 else StepError)(str(failed)) from None
-    terminal.say(summary.screen(finished))
+    terminal.say(summary.screen(finished, given("store", "model_name")))
 
 
 def typed(field: step.Field, value: Any) -> Any:
     """A flag's value as the parameter's type."""
     return step.boolean(value) if field.type is bool else value
+
+
+def given(*names: str) -> list[str]:
+    """Which of these the user gave to the command that runs: flags and values, for another command to show."""
+    context = click.get_current_context()
+    typed = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    flags = {option.name: option.opts[0] for option in context.command.params}
+    return [text for name in typed for text in (flags[name], str(context.params[name]))]
 
 
 def with_image(settings: "Settings", image: str | None) -> "Settings":

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import signal
 import subprocess
 import time
@@ -91,6 +92,7 @@ def test_predicting_without_a_champion_says_how_to_get_one(tmp_path: Path) -> No
 def test_a_run_ends_in_a_champion_that_predicts(idx_folder: Path, tmp_path: Path) -> None:
     first = retrain("run", "--source", idx_folder, "--epochs", 6, folder=tmp_path)
     assert first.returncode == 0, first.stderr
+    assert first.stdout.endswith("\n\nTry next: retrain predict IMAGE.png\n")
     assert "written to the store" in first.stdout
     assert "accepted: " in first.stdout
     assert release(tmp_path / "retrain-store")["champion"]
@@ -127,11 +129,25 @@ def test_a_run_without_a_reason_ends_after_ingest_and_says_why(idx_folder: Path,
 
 
 @pytest.mark.slow
-def test_a_model_below_the_limit_is_rejected_and_never_becomes_champion(idx_folder: Path, tmp_path: Path) -> None:
-    ended = retrain("run", "--source", idx_folder, "--epochs", 1, "--min-accuracy", 1, folder=tmp_path)
+def test_a_model_below_the_limit_is_rejected_and_never_asked(idx_folder: Path, tmp_path: Path) -> None:
+    flags = ["--source", idx_folder, "--epochs", 1, "--store", "my store", "--model-name", "digits"]
+    ended = retrain("run", *flags, "--min-accuracy", 1, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "\nREJECTED: " in ended.stdout
-    assert not (tmp_path / "retrain-store" / "models" / "mnist" / "champion.json").exists()
+    assert not (tmp_path / "my store" / "models" / "digits" / "champion.json").exists()
+    assert "Try next" not in ended.stdout  # there is nobody to ask
+
+    def tried(ended: subprocess.CompletedProcess[str]) -> str:
+        """What the command that a run shows last says of an image."""
+        command = shlex.split(ended.stdout.splitlines()[-1].removeprefix("Try next: retrain "))
+        return retrain(*command, folder=tmp_path).stdout
+
+    Image.fromarray(drawn_images(per_class=1, seed=3)[0][0]).save(tmp_path / "IMAGE.png")
+    accepted = retrain("run", *flags, "--min-accuracy", 0, folder=tmp_path)
+    assert tried(accepted).startswith("IMAGE.png: ")
+    rejected = retrain("run", *flags, "--seed", 1, "--min-accuracy", 1, folder=tmp_path)
+    assert "\nREJECTED: " in rejected.stdout
+    assert tried(rejected) == tried(accepted)
 
 
 @pytest.mark.slow

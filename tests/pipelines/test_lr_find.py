@@ -31,7 +31,7 @@ def test_it_draws_the_curve_and_says_what_to_try_next(
     tiny_dataset: Path, store: DirectoryStore, tmp_path: Path
 ) -> None:
     before = published(store.root)
-    tuned = f"--batch-size 32 --recipe 'schedule=cosine ema=0.999' --store {store.uri}"
+    tuned = f"--store {store.uri} --batch-size 32 --recipe 'schedule=cosine ema=0.999'"
     shown = retrain("lr-find", *shlex.split(tuned), "--output", "lr-find.html", folder=tmp_path)
     assert shown.returncode == 0, shown.stderr
     (rate,) = re.findall(r"^learning rate (\S+): a tenth of .*, with batches of 32$", shown.stdout, re.M)
