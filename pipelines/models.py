@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
@@ -119,18 +119,27 @@ def _explain_foreign(name: str) -> dict[str, str]:
     found = look_up(name)
     weights, size = found["weights"], f"{found['height']}x{found['width']}"
     return {
-        "from": origin(name),
+        "from": origin(name) + (f" ({found['licence']})" if found["licence"] else ""),
         "size": f"{found['parameters']:,} parameters with 1,000 classes",
         "work": f"{found['multiply_adds'] / 1e9:.3g} GFLOPs for an image of {size}",
         "images": f"made for {size}; others are resized to that inside the network where it does not take them",
-        "pretrained": _weights(weights and weights["repository"], name)
-        + (f"; licence: {weights['licence']}" if weights else ""),
+        "pretrained": "; ".join([_weights(weights and weights["repository"], name), *_of_weights(weights or {})]),
         "try": f"retrain run --architecture {name}",
     }
 
 
+def _of_weights(weights: dict[str, Any]) -> Iterator[str]:
+    """What the library says of published weights, as far as it says it."""
+    if weights.get("licence"):
+        yield f"licence: {weights['licence']}"
+    for paper in weights.get("papers", ()):
+        yield f"paper: {paper.replace('arXiv:', 'https://arxiv.org/abs/')}"
+
+
 def look_up(name: str) -> dict[str, Any]:
-    """What a library says of one of its networks: the fields of `components.models.measure.Figures`, and `weights`.
+    """What a library says of one of its networks: the fields of `components.models.measure.Figures`, and of others.
+
+    `licence` is that of its code; `weights` has `repository`, `licence` and `papers` of those that are published.
 
     Raises UserError where it has none of this name, or where neither torch nor the library is installed.
     """

@@ -10,9 +10,9 @@ from components.step import UserError
 
 
 def explain(source: str) -> dict[str, object]:
-    """The figures of a network and what its library says of its weights."""
+    """The figures of a network and what its library says of its code and its weights."""
     weights = library.weights(source)
-    return {**asdict(measure(source)), "weights": weights and asdict(weights)}
+    return {**asdict(measure(source)), "licence": library.licence(source), "weights": weights and asdict(weights)}
 
 
 if __name__ == "__main__":

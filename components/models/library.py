@@ -4,6 +4,7 @@ import difflib
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import metadata
 from pathlib import Path
 
 import torch
@@ -71,6 +72,8 @@ class Weights:
 
     repository: str
     licence: str | None
+    papers: tuple[str, ...]
+    """Those that timm names with them, as in "arXiv:2110.00476"."""
 
 
 def weights(source: str) -> Weights | None:
@@ -83,7 +86,15 @@ def weights(source: str) -> Weights | None:
     config = timm.get_pretrained_cfg(name)
     if not config or not config.hf_hub_id:
         return None
-    return Weights(config.hf_hub_id, config.license)
+    named = config.paper_ids or ()
+    return Weights(config.hf_hub_id, config.license, (named,) if isinstance(named, str) else tuple(named))
+
+
+def licence(source: str) -> str | None:
+    """Of the code of a network's library, as its package says it; None where that does not."""
+    said = metadata(source.partition("/")[0]).json
+    found = said.get("license_expression") or said.get("license")
+    return str(found) if found else None
 
 
 def cached(repository: str) -> Path | None:

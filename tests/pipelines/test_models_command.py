@@ -46,9 +46,17 @@ def test_a_network_of_a_library_is_looked_up_there(tmp_path: Path) -> None:
     shown = retrain("models", "timm/resnet26", folder=tmp_path).stdout
     assert "15,995,176 parameters" in shown
     assert "2.34 GFLOPs for an image of 224x224" in shown
-    assert "hf download timm/resnet26.bt_in1k model.safetensors" in shown
+    assert "  timm resnet26 (Apache-2.0)\n" in shown
+    assert "`hf download timm/resnet26.bt_in1k model.safetensors`, then " in shown
+    assert "--start pretrained; licence: apache-2.0\n" in shown
     found = json.loads(retrain("models", "torchvision/vgg11", "--json", folder=tmp_path).stdout)
-    assert (found["parameters"], found["weights"]) == (132_863_336, None)
+    assert (found["parameters"], found["weights"], found["licence"]) == (132_863_336, None, "BSD")
+
+
+@pytest.mark.slow
+def test_the_paper_that_timm_names_with_weights_is_linked(tmp_path: Path) -> None:
+    shown = retrain("models", "timm/resnet18", folder=tmp_path).stdout
+    assert "; licence: apache-2.0; paper: https://arxiv.org/abs/2110.00476\n" in shown
 
 
 @pytest.mark.slow
