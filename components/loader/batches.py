@@ -152,8 +152,8 @@ class TrainingBatches:
         return int(self.order.images.sum())
 
     def count(self, number: int) -> int:
-        """Images of a batch on all ranks; where they read shards of their own, as if all had as many as this one."""
-        return (self.order.start(number + 1) - self.order.start(number)) * self.ranks
+        """Images of a batch on all ranks."""
+        return self.order.count(number)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """This rank's part of the batches of an epoch, from the one with the number `start` on.
@@ -224,7 +224,8 @@ class TrainingBatches:
 
         def draw(number: int) -> Tensor:
             generator.manual_seed(seeds[number])
-            return torch.rand(self.count(number) // self.ranks, draws, generator=generator)
+            count = self.order.start(number + 1) - self.order.start(number)
+            return torch.rand(count, draws, generator=generator)
 
         return draw
 

@@ -75,8 +75,18 @@ class Order:
         image more and so one batch more, it is empty only where a batch is of one image, or where there are more ranks
         than images.
         """
+        return self._start(batch, len(self))
+
+    def count(self, batch: int) -> int:
+        """Images of a batch on all ranks together; every rank knows it."""
+        fewest, longer = divmod(int(self.images.sum()), self.ranks)  # so many have one image more
+        shares = ((fewest, self.ranks - longer), (fewest + 1, longer))
+        return sum(ranks * (self._start(batch + 1, share) - self._start(batch, share)) for share, ranks in shares)
+
+    def _start(self, batch: int, share: int) -> int:
+        """The same for a rank that has `share` images."""
         kept = self.least * (self.batches - batch)
-        return max(0, min(batch * self.batch_size, len(self) - kept))
+        return max(0, min(batch * self.batch_size, share - kept))
 
     def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
         """The windows of an epoch that end after the first `start` images."""

@@ -90,7 +90,7 @@ class Learner:
     def descend(self, images: Tensor, targets: Tensor, count: int) -> Tensor:
         """Adds to the gradient, takes no step, and returns what `learn` does."""
         total: Tensor | None = None
-        parts = list(zip(*(torch.chunk(part, self.recipe.accumulate) for part in (images, targets)), strict=True))
+        parts = list(zip(*(self.cut(part, count) for part in (images, targets)), strict=True))
         for number, (some, wanted) in enumerate(parts, 1):
             with self.alone() if number < len(parts) else _NOTHING:
                 with self.autocast():
@@ -100,6 +100,14 @@ class Learner:
             total = loss if total is None else total + loss
         assert total is not None
         return total
+
+    def cut(self, part: Tensor, count: int) -> tuple[Tensor, ...]:
+        """Cuts a rank's part of a batch of `count` images into what goes through the network at once.
+
+        All ranks cut theirs into as many, or those of FSDP would wait for each other forever. Each has two images at
+        least, if there are as many: from a single one batch normalisation learns nothing.
+        """
+        return part.tensor_split(max(1, min(self.recipe.accumulate, count // self.ranks.ranks // 2)))
 
     def compile(self, images: int) -> None:
         """Has torch.compile make a program for parts of so many images; others go through the network as it is."""

@@ -93,7 +93,8 @@ def compile_where_it_pays(learner: Learner, wanted: str, shape: Shape, count: in
             return False, f"not compiled: {duration(eager * batches)} of training could not make up for it"
         compiled, failure = math.inf, ""
         try:
-            learner.compile(len(tried[0].chunk(learner.recipe.accumulate)[0]))
+            for size in {len(part) for part in learner.cut(tried[0], count)}:
+                learner.compile(size)
             compiled = seconds(learner, *tried, steps=max(1, steps))
         except Exception as error:  # of a dozen classes, the C++ compiler's among them
             failure = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"

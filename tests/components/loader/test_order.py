@@ -59,6 +59,17 @@ def test_ranks_have_as_many_batches_and_nearly_as_many_images(
             assert all(sizes)
 
 
+@given(shards, windows, batch_sizes, seeds, ranks, st.integers(1, 4))
+def test_every_rank_knows_how_many_images_a_batch_has_on_all_of_them(
+    shards: list[Shard], window: int, batch_size: int, seed: int | None, ranks: int, least: int
+) -> None:
+    orders = [Order(shards, window, batch_size, seed, rank, ranks, least=least) for rank in range(ranks)]
+    for number in range(orders[0].batches):
+        sizes = [order.start(number + 1) - order.start(number) for order in orders]
+        assert {order.count(number) for order in orders} == {sum(sizes)}
+        assert min(sizes) == sum(sizes) // ranks
+
+
 @given(shards, windows, batch_sizes, seeds, ranks, st.data())
 def test_the_rest_of_an_epoch_is_what_would_have_come(
     shards: list[Shard], window: int, batch_size: int, seed: int | None, ranks: int, data: st.DataObject

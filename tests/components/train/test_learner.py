@@ -1,5 +1,7 @@
 import copy
+import dataclasses
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from torch import Tensor
 
 from components.models.artifact import build
 from components.train.learner import Learner, judge
-from components.train.recipe import read_recipe
+from components.train.ranks import Ranks
+from components.train.recipe import Recipe, read_recipe
 from tests.components.models.test_artifact import CONFIG
 
 LABELS = torch.arange(30) % 3
@@ -168,3 +171,30 @@ def test_a_stage_learns_more_slowly_than_the_one_after_it() -> None:
     rates = [group["lr"] for group in learner.optimizer.param_groups]
     assert rates[-1] == 0.01
     assert all(after == pytest.approx(2 * before) for before, after in itertools.pairwise(rates))
+
+
+@pytest.mark.parametrize(
+    ("images", "accumulate", "sizes"),
+    [(13, 4, [4, 3, 3, 3]), (11, 8, [3, 2, 2, 2, 2]), (10, 8, [2] * 5), (12, 3, [4] * 3), (3, 4, [3]), (1, 2, [1])],
+)
+def test_a_part_of_a_batch_has_two_images_at_least(images: int, accumulate: int, sizes: list[int]) -> None:
+    cut = pupil(f"accumulate={accumulate}").cut(IMAGES[:images], images)
+    assert [len(part) for part in cut] == sizes
+
+
+@pytest.mark.slow
+def test_batch_normalisation_learns_from_every_part_of_a_batch() -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(CONFIG, architecture="resnet18", options={})
+    learner = Learner(build(config), Recipe(accumulate=4), classes=3, batches=2, epochs=1, learning_rate=0.001)
+    learner.train()
+    assert math.isfinite(learn(learner, IMAGES[:13], LABELS[:13]))
+
+
+@pytest.mark.parametrize("accumulate", [3, 4, 8])
+def test_all_ranks_cut_their_parts_of_a_batch_into_as_many(accumulate: int) -> None:
+    learner = pupil(f"accumulate={accumulate}")
+    learner.ranks = Ranks(0, 2, 0)
+    for fewer in range(1, 20):
+        numbers = {len(learner.cut(IMAGES[:own], 2 * fewer + 1)) for own in (fewer, fewer + 1)}
+        assert len(numbers) == 1

@@ -150,6 +150,13 @@ def test_a_long_training_is_compiled_where_its_steps_become_faster_by_it(
     assert list(tried.programs) == ([32] if chosen else [])
 
 
+def test_parts_of_either_size_are_compiled(compilers: Callable[[Any], None]) -> None:
+    compilers(fast)
+    tried = learner(accumulate=3)
+    compile_where_it_pays(tried, "on", SHAPE, 32, 1)
+    assert sorted(tried.programs) == [10, 11]
+
+
 def test_finding_out_leaves_a_learner_as_it_was(compilers: Callable[[Any], None]) -> None:
     compilers(fast)
     torch.manual_seed(0)

@@ -203,6 +203,14 @@ with joined(ranks, torch.device("cpu")):
     print(True)
 """
 
+UNEVEN = f"""{PUPIL}
+images, labels = torch.zeros(10 + ranks.rank, *SHAPE, dtype=torch.uint8), torch.zeros(10 + ranks.rank, dtype=torch.long)
+with joined(ranks, torch.device("cpu")):
+    learner = pupil("parallel=fsdp accumulate=8", ranks)
+    learner.learn(images, learner.targets(labels), 21)
+    print(True)
+"""
+
 
 def run(text: str, script: Path, processes: int) -> "subprocess.CompletedProcess[str]":
     """Runs a text as several processes."""
@@ -227,6 +235,12 @@ def test_where_one_process_cannot_compile_none_does(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_sharded_network_that_was_judged_first_learns(tmp_path: Path) -> None:
     ended = run(JUDGED, tmp_path / "judged.py", 2)
+    assert ended.stdout.count("True") == 2, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_sharded_network_learns_from_parts_of_which_one_rank_has_more(tmp_path: Path) -> None:
+    ended = run(UNEVEN, tmp_path / "uneven.py", 2)
     assert ended.stdout.count("True") == 2, ended.stderr
 
 
