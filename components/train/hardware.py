@@ -10,7 +10,7 @@ from components.loader.batches import SHARE, Shape
 from components.models.artifact import Classifier, ModelConfig
 from components.step import StepError
 from components.train.checkpoint import State
-from components.train.interface import Train
+from components.train.interface import FEWEST_IMAGES, Train
 from components.train.learner import Learner
 from components.train.probe import MOST_IMAGES, largest_batch
 from components.train.ranks import Ranks
@@ -57,7 +57,7 @@ def choose_batch_size(
     if step.batch_size:
         return step.batch_size, []
     if step.architecture in BATCH_SIZES:
-        return BATCH_SIZES[step.architecture] // processes * processes, []
+        return max(FEWEST_IMAGES, BATCH_SIZES[step.architecture] // processes) * processes, []
     if device.type == "cpu":
         return CPU_BATCH_SIZE * processes, []
     if processes > 1 and recipe.parallel == "fsdp":
@@ -69,7 +69,7 @@ def choose_batch_size(
             classifier, recipe, classes=classes, batches=2, epochs=1, learning_rate=1e-9, precision=precision
         )
 
-    most = max(2, min(MOST_IMAGES, manifest.images("train") // (LEAST_BATCHES * processes)))
+    most = max(FEWEST_IMAGES, min(MOST_IMAGES, manifest.images("train") // (LEAST_BATCHES * processes)))
     reserved = resident(manifest, config.shape, torch.cuda.mem_get_info(device)[0])
     fitting = ranks.least(largest_batch(classifier, make, config.shape, most, reserved))
     return fitting * processes, [f"{fitting} images fit into the memory of a GPU; no more than {most} were tried"]

@@ -9,6 +9,9 @@ from components.registry import check_name
 from components.step import In, Out, check_choices, require
 from components.train.recipe import read_recipe
 
+FEWEST_IMAGES = 4
+"""Of a batch that a process has: the last two of an epoch may be halves, and of one image there are no statistics."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
@@ -53,11 +56,20 @@ class Train:
         read_recipe(self.recipe)
         require(self.image_size >= 0, "image_size", self.image_size, "be at least 0")
         require(self.epochs >= 1, "epochs", self.epochs, "be at least 1")
-        require(self.batch_size >= 0, "batch_size", self.batch_size, "be at least 0")
         require(
             0 <= self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "be 0 or a positive number"
         )
         require(self.gpus.isdecimal(), "gpus", self.gpus, "be a whole number, 0 or more")
         require(self.nodes >= 1, "nodes", self.nodes, "be at least 1")
+        if self.batch_size:
+            check_batch_size(self.batch_size, max(1, int(self.gpus)) * self.nodes)
         require(self.checkpoint_minutes >= 0, "checkpoint_minutes", self.checkpoint_minutes, "be at least 0")
         require(self.seed >= 0, "seed", self.seed, "be at least 0")
+
+
+def check_batch_size(size: int, processes: int) -> None:
+    """Raises UserError where so many processes cannot share a batch."""
+    must = f"be at least {FEWEST_IMAGES}, or 0"
+    if processes > 1:
+        must = f"be a multiple of the {processes} processes, with at least {FEWEST_IMAGES} images for each"
+    require(size % processes == 0 and size >= FEWEST_IMAGES * processes, "batch_size", size, must)

@@ -11,6 +11,7 @@ from torch import Tensor
 from components.models.artifact import Classifier
 from components.progress import duration
 from components.step import StepError
+from components.train.interface import FEWEST_IMAGES
 from components.train.learner import Learner
 
 Shape = tuple[int, int, int]
@@ -36,23 +37,21 @@ def largest_batch(classifier: Classifier, make: Callable[[], Learner], shape: Sh
     """The most images, a power of two up to `most`, from which a learner can learn at once on its GPU.
 
     `make` makes learners of the classifier. `reserved` bytes of the GPU's memory stay free, and a tenth. Raises
-    StepError where not even two images fit.
+    StepError where not even FEWEST_IMAGES fit.
     """
     kept = {name: value.to("cpu", copy=True) for name, value in classifier.state_dict().items()}
     device = classifier.scale.device
-    largest = 0
+    largest, count = 0, FEWEST_IMAGES
     with _other_chance(device):
-        for count in (2**power for power in range(1, max(2, most.bit_length()))):
-            if not fits(make, shape, count, reserved):
-                break
-            largest = count
+        while count <= most and fits(make, shape, count, reserved):
+            largest, count = count, 2 * count
     torch.cuda.empty_cache()
     classifier.zero_grad()
     classifier.load_state_dict(kept)
     if not largest:
         raise StepError(
-            f"not even 2 images of {shape[0]}x{shape[1]} fit into the memory of {device}; try a smaller --image-size, "
-            "another --architecture, or --recipe parallel=fsdp on more GPUs"
+            f"not even {FEWEST_IMAGES} images of {shape[0]}x{shape[1]} fit into the memory of {device}; try a smaller "
+            "--image-size, another --architecture, --recipe accumulate=2, or --recipe parallel=fsdp on more GPUs"
         )
     return largest
 

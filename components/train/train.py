@@ -23,7 +23,7 @@ from components.train.augmentation import DISTORT, chain, policy
 from components.train.checkpoint import Checkpoints, State, restore_random_state
 from components.train.course import Course, Row
 from components.train.hardware import choose, choose_device, unused
-from components.train.interface import Train
+from components.train.interface import Train, check_batch_size
 from components.train.journal import Journal
 from components.train.learner import Learner, judge
 from components.train.loop import Loop, check_loss
@@ -175,10 +175,9 @@ def load(
     device: torch.device,
     ranks: Ranks,
 ) -> tuple[TrainingBatches, OrderedBatches]:
-    """The training and the validation split. Raises UserError where a batch is too small for the ranks."""
-    must = f"be a multiple of the {ranks.ranks} processes, and two images for each"
-    fits = batch_size % ranks.ranks == 0 and (ranks.ranks == 1 or batch_size >= 2 * ranks.ranks)
-    require(fits, "batch_size", batch_size, must)
+    """The training and the validation split. Raises UserError where they, or a batch, are too small for the ranks."""
+    check_batch_size(batch_size, ranks.ranks)
+    check_split(manifest, "train", 2 * ranks.ranks)  # of one image alone there are no statistics
     changes = policy(recipe.augment if recipe.augment in ("trivial", "rand") else "none")
     here: dict[str, Any] = {"rank": ranks.rank, "ranks": ranks.ranks, "device": device}
     batches = TrainingBatches(
@@ -191,6 +190,12 @@ def load(
     # What needs no gradient needs less memory, but 256 at once could still be too many where few fit in training.
     size = min(256, 2 * batch_size // ranks.ranks)
     return batches, OrderedBatches(store, manifest, "validation", config.shape, size, **here)
+
+
+def check_split(manifest: Manifest, split: str, least: int) -> None:
+    """Raises UserError where a split has fewer images than it takes to train."""
+    must = f"have {least} images or more"
+    require(manifest.images(split) >= least, f"the dataset's {split} split", manifest.images(split), must)
 
 
 def make_learner(

@@ -155,7 +155,7 @@ def test_the_process_that_fails_is_heard_not_those_that_miss_it(
     assert len(shards) == 2
     smaller = min(shards, key=lambda shard: shard.images)  # so that not all of them read it
     (store.root / smaller.key).write_bytes(b"damaged")
-    with start(maker(dataset, store, tmp_path)("1", epochs=3, batch_size=8), *launched(processes)) as process:
+    with start(maker(dataset, store, tmp_path)("1", epochs=3, batch_size=16), *launched(processes)) as process:
         _, told = process.communicate(timeout=120)
     assert process.returncode == 1
     assert told.startswith(f"error: shard {smaller.key} ")
@@ -178,7 +178,7 @@ def test_a_mistake_of_the_user_is_one_sentence_with_its_own_exit_code(of_pixels:
     with start(of_pixels("1", batch_size=33), *launched(2)) as process:
         _, told = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert told == "error: batch_size must be a multiple of the 2 processes, and two images for each, not 33\n"
+    assert told == "error: batch_size must be a multiple of the 2 processes, with at least 4 images for each, not 33\n"
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_validation_counts_every_image_once(store: DirectoryStore, tmp_path: Pat
     dataset = make_dataset(write_tree(tmp_path / "tree", 38), store.uri, tmp_path)
     make = maker(dataset, store, tmp_path)
     # A learning rate that changes nothing: what is read differs from one to several processes, what is judged does not.
-    parameters = {"epochs": 1, "batch_size": 8, "learning_rate": 1e-30, "recipe": "weight_decay=0"}
+    parameters = {"epochs": 1, "batch_size": 16, "learning_rate": 1e-30, "recipe": "weight_decay=0"}
     alone, together = make("1", **parameters), make("2", **parameters)
     train(alone)
     finish(together, *torchrun(processes))
@@ -102,7 +102,7 @@ def test_uneven_shares_of_what_is_read_hang_nobody(
     store: DirectoryStore, tmp_path: Path, processes: int, parallel: str
 ) -> None:
     dataset = make_dataset(write_tree(tmp_path / "tree", 37), store.uri, tmp_path)
-    uneven = maker(dataset, store, tmp_path)("1", epochs=3, batch_size=12, recipe=f"parallel={parallel}")
+    uneven = maker(dataset, store, tmp_path)("1", epochs=3, batch_size=16, recipe=f"parallel={parallel}")
     finish(uneven, *torchrun(processes))
     assert len(read_curve(uneven.model)) == 3
 
@@ -255,4 +255,4 @@ def test_processes_that_have_found_different_checkpoints_do_not_go_on(store: Dir
 def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused(of_pixels: Make) -> None:
     with start(of_pixels("1", batch_size=33), *torchrun(2)) as process:
         _, told = process.communicate(timeout=120)
-    assert "error: batch_size must be a multiple of the 2 processes, and two images for each, not 33\n" in told
+    assert "error: batch_size must be a multiple of the 2 processes, with at least 4 images for each, not 33\n" in told

@@ -206,7 +206,12 @@ def test_a_shard_that_is_gone_is_named_and_nothing_is_written(
     ("options", "told"),
     [
         ({"epochs": 0}, "epochs must be at least 1, not 0"),
-        ({"batch_size": -1}, "batch_size must be at least 0, not -1"),
+        ({"batch_size": -1}, "batch_size must be at least 4, or 0, not -1"),
+        ({"batch_size": 3}, "batch_size must be at least 4, or 0, not 3"),
+        (
+            {"batch_size": 12, "gpus": "2", "nodes": 2},
+            "batch_size must be a multiple of the 4 processes, with at least 4 images for each, not 12",
+        ),
         ({"learning_rate": -0.1}, "learning_rate must be 0 or a positive number, not -0.1"),
         ({"learning_rate": float("nan")}, "learning_rate must be 0 or a positive number, not nan"),
         ({"gpus": "two"}, "gpus must be a whole number, 0 or more, not 'two'"),
