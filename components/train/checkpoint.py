@@ -89,7 +89,7 @@ class Checkpoints:
                 path = Path(folder, "state.safetensors")
                 safetensors.torch.save_file(tensors, path, {"form": form})
                 self.store.write(f"{self.prefix}{batches:08d}-{_sha256(path)}.safetensors", path)
-        except (StepError, UserError, OSError) as error:
+        except (StepError, UserError, OSError, SafetensorError) as error:  # the last where the disk is full
             _say(f"warning: no checkpoint after {batches:,} batches ({error}); the training goes on")
         else:
             self._written = True

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -142,6 +145,28 @@ def test_a_store_that_fails_costs_a_warning_and_not_the_training(
     assert capsys.readouterr().err == (
         "warning: no checkpoint after 5 batches (the store is away); the training goes on\n"
     )
+
+
+FULL = f"""
+import resource, sys, torch
+from components.storage import open_store
+from components.train.checkpoint import Checkpoints
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+found = Checkpoints(open_store(sys.argv[1]), {PREFIX!r}, 5)
+found.save(5, {{"weights": torch.ones(100_000)}})
+print(found.wait())
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_costs_a_warning_and_not_the_training(store: DirectoryStore) -> None:
+    ended = subprocess.run([sys.executable, "-c", FULL, store.uri], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "False\n"
+    assert re.fullmatch(
+        r"warning: no checkpoint after 5 batches \(.*File too large.*\); the training goes on\n", ended.stderr
+    )
+    assert list(store.keys("")) == []
 
 
 def test_it_is_known_whether_the_store_has_the_last_one(
