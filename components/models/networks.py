@@ -21,8 +21,27 @@ def make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.M
     """A network with fresh weights: float32 [N, channels, height, width] to logits, float32 [N, classes].
 
     Its height and width are `seen_size`, its channels `repeats` times those of the shape. Raises UserError where there
-    is no such architecture, or it does not take its options or so many channels.
+    is no such architecture, it has more than LARGEST parameters, or it does not take its options or so many channels.
     """
+    if name not in ARCHITECTURES:
+        sketch(name, options, shape, classes)  # what is too large is refused before it takes memory
+    return _make(name, options, shape, classes)
+
+
+def sketch(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
+    """As `make`, with weights that have a shape, but no values and no memory, wherever that can be done."""
+    try:
+        with torch.device("meta"):
+            network = _make(name, options, shape, classes)
+    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
+        network = _make(name, options, shape, classes)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    must = f"have at most {LARGEST:,} parameters, for one ONNX file holds 2 GB"
+    require(parameters <= LARGEST, f"architecture {name}", f"{parameters:,}", must)
+    return network
+
+
+def _make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
     check_architecture(name)
     known = ARCHITECTURES.get(name)
     if set(options) != set(known.options if known else ()):
@@ -34,25 +53,12 @@ def make(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.M
         from components.models.nasnet import NASNetA
 
         return NASNetA(classes, channels)
-    network = library.make(source(name), classes, channels * repeats(name, channels))
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    must = f"have at most {LARGEST:,} parameters, for one ONNX file holds 2 GB"
-    require(parameters <= LARGEST, f"architecture {name}", f"{parameters:,}", must)
-    return network
+    return library.make(source(name), classes, channels * repeats(name, channels))
 
 
 def source(name: str) -> str:
     """Where a network comes from: "retrain", or the name that its library knows it by."""
     return ARCHITECTURES[name].source if name in ARCHITECTURES else name
-
-
-def sketch(name: str, options: dict[str, Any], shape: Shape, classes: int) -> nn.Module:
-    """As `make`, with weights that have a shape, but no values and no memory, wherever that can be done."""
-    try:
-        with torch.device("meta"):
-            return make(name, options, shape, classes)
-    except NotImplementedError:  # torchvision's RegNets compute their widths with tensors
-        return make(name, options, shape, classes)
 
 
 def head(name: str, options: dict[str, Any], shape: Shape, classes: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Networks by name, adapted to images that they were not made for."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -118,15 +119,37 @@ def test_options_and_channels_that_a_network_does_not_take_are_refused() -> None
 
 
 @pytest.mark.slow
-def test_what_is_no_classifier_or_too_large_to_export_is_refused() -> None:
+def test_what_is_no_classifier_is_refused() -> None:
     told = "timm/csatv2 gives no logits for images of 32x32 with 1 channels, nor at its own 512x512"
     with pytest.warns(UserWarning, match="designed for 3-channel"), pytest.raises(UserError, match=told):
         build(describe("timm/csatv2", 32, 32, 1))
-    told = (
-        "architecture timm/vit_giant_patch14_224 must have at most 530,000,000 parameters, for one ONNX file holds 2 GB"
+
+
+TOO_LARGE = """
+from components.models.artifact import build
+from components.models.networks import make
+from components.step import UserError
+from tests.components.models.test_networks import describe
+from tests.memory import peak
+
+make("timm/resnet10t", {}, (224, 224, 3), 3)
+before = peak()
+try:
+    build(describe("timm/vit_giant_patch14_224", 224, 224, 3))
+except UserError as error:
+    print(error, peak() - before, sep="\\n")
+"""
+
+
+@pytest.mark.slow
+def test_what_is_too_large_to_export_is_refused_before_it_takes_memory() -> None:
+    told, growth = subprocess.check_output([sys.executable, "-c", TOO_LARGE], text=True).splitlines()
+    assert re.fullmatch(
+        "architecture timm/vit_giant_patch14_224 must have at most 530,000,000 parameters, "
+        r"for one ONNX file holds 2 GB, not '1,011,\d+,\d+'",
+        told,
     )
-    with torch.device("meta"), pytest.raises(UserError, match=told):
-        build(describe("timm/vit_giant_patch14_224", 224, 224, 3))
+    assert int(growth) < 200 * 2**10, "KiB; its weights are 4 GB"
 
 
 def test_files_are_fitted_to_the_side_that_the_network_was_made_for_unless_theirs_is_smaller() -> None:
