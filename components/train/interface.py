@@ -64,7 +64,7 @@ class Train:
         if self.batch_size:
             check_batch_size(self.batch_size, max(1, int(self.gpus)) * self.nodes)
         require(self.checkpoint_minutes >= 0, "checkpoint_minutes", self.checkpoint_minutes, "be at least 0")
-        require(self.seed >= 0, "seed", self.seed, "be at least 0")
+        require(0 <= self.seed < 2**63, "seed", self.seed, f"be from 0 to {2**63 - 1}")
 
 
 def check_batch_size(size: int, processes: int) -> None:

@@ -87,8 +87,9 @@ class Recipe:
 
 
 BOUNDS = (
-    *((name, 0, float("inf")) for name in ("weight_decay", "warmup", "mixup", "cutmix", "clip", "patience", "freeze")),
+    *((name, 0, float("inf")) for name in ("weight_decay", "warmup", "clip", "patience", "freeze")),
     *((name, 0, 1) for name in ("momentum", "label_smoothing", "ema", "layer_decay")),
+    *((name, 0, 1000) for name in ("mixup", "cutmix")),
     ("accumulate", 1, float("inf")),
 )
 

@@ -21,6 +21,8 @@ def test_a_recipe_has_its_defaults_where_the_text_says_nothing() -> None:
         ("label_smoothing=2", "recipe: label_smoothing must be from 0 to 1, not 2.0"),
         ("ema=1", "recipe: ema must be below 1, not 1.0"),
         ("clip=nan", "recipe: clip must be at least 0, not nan"),
+        ("mixup=1e39", "recipe: mixup must be from 0 to 1000, not 1e+39"),
+        ("cutmix=inf", "recipe: cutmix must be from 0 to 1000, not inf"),
         ("layer_decay=0", "recipe: layer_decay must be above 0, not 0.0"),
         ("schedule=cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
         ("optimizer=adamm", "unknown optimizer 'adamm'; did you mean 'adam'?"),
