@@ -17,7 +17,7 @@ from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
 from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
 from components.models.networks import fitted_side
-from components.step import Metadata, StepError, require
+from components.step import Metadata, StepError, UserError, require
 from components.storage import Store, aside, open_store
 from components.train.augmentation import DISTORT, chain, policy
 from components.train.checkpoint import Checkpoints, State, restore_random_state
@@ -49,6 +49,7 @@ def train(step: Train, deliver: Callable[[Metadata], None] = lambda metadata: No
     with joined(ranks, device):
         # data
         manifest = read_manifest(step.dataset)
+        check_splits(manifest, ranks.ranks)
         store = open_store(step.store)
         config = describe(step, manifest)
 
@@ -116,6 +117,16 @@ def describe(step: Train, manifest: Manifest) -> ModelConfig:
     )
 
 
+def check_splits(manifest: Manifest, processes: int) -> None:
+    """Raises UserError where a process has less than two images to learn from, or none is there to judge by."""
+    for split, least in (("train", 2 * processes), ("validation", 1)):
+        if (found := manifest.images(split)) < least:
+            raise UserError(
+                f"the dataset has {found} images in its {split} split, and this training needs {least} at least; "
+                "ingest more images, or cut the splits otherwise"
+            )
+
+
 def input_shape(step: Train, manifest: Manifest) -> tuple[int, int, int]:
     """Height, width and channels that the network is given. Raises UserError where raw pixels are to have another size.
 
@@ -175,9 +186,8 @@ def load(
     device: torch.device,
     ranks: Ranks,
 ) -> tuple[TrainingBatches, OrderedBatches]:
-    """The training and the validation split. Raises UserError where they, or a batch, are too small for the ranks."""
+    """The training and the validation split. Raises UserError where the ranks cannot share a batch."""
     check_batch_size(batch_size, ranks.ranks)
-    check_split(manifest, "train", 2 * ranks.ranks)  # of one image alone there are no statistics
     changes = policy(recipe.augment if recipe.augment in ("trivial", "rand") else "none")
     here: dict[str, Any] = {"rank": ranks.rank, "ranks": ranks.ranks, "device": device}
     batches = TrainingBatches(
@@ -190,12 +200,6 @@ def load(
     # What needs no gradient needs less memory, but 256 at once could still be too many where few fit in training.
     size = min(256, 2 * batch_size // ranks.ranks)
     return batches, OrderedBatches(store, manifest, "validation", config.shape, size, **here)
-
-
-def check_split(manifest: Manifest, split: str, least: int) -> None:
-    """Raises UserError where a split has fewer images than it takes to train."""
-    must = f"have {least} images or more"
-    require(manifest.images(split) >= least, f"the dataset's {split} split", manifest.images(split), must)
 
 
 def make_learner(

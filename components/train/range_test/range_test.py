@@ -25,7 +25,7 @@ from components.train.range_test.curve import SMOOTHED, Curve
 from components.train.range_test.page import page
 from components.train.ranks import ALONE
 from components.train.recipe import read_recipe
-from components.train.train import begin, describe, enough_memory, load, make_learner, write
+from components.train.train import begin, check_splits, describe, enough_memory, load, make_learner, write
 
 LOWEST, HIGHEST = 1e-6, 1.0
 """Learning rates, the first and the last."""
@@ -49,6 +49,7 @@ def range_test(step: Train) -> Metadata:
     step = dataclasses.replace(step, learning_rate=LOWEST)
     recipe = dataclasses.replace(read_recipe(step.recipe), schedule="constant", warmup=0.0)
     manifest, store = read_manifest(step.dataset), open_store(step.store)
+    check_splits(manifest, 1)
     config = describe(step, manifest)
     torch.manual_seed(step.seed)
     classifier = build(config)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from components.dataset.manifest import read_manifest
+from components.dataset.manifest import read_manifest, write_manifest
 from components.dataset.shards import read_split
 from components.loader.batches import OrderedBatches
 from components.models.artifact import Classifier, load, read_config, read_curve
@@ -21,6 +21,7 @@ from components.step import StepError, UserError
 from components.storage import DirectoryStore
 from components.train.interface import Train
 from components.train.learner import Learner, judge
+from components.train.range_test.range_test import range_test
 from components.train.train import class_weights, describe, identity, train
 from tests.conftest import Ingested
 from tests.ingestion import make_dataset
@@ -200,6 +201,19 @@ def test_a_shard_that_is_gone_is_named_and_nothing_is_written(
     with pytest.raises(StepError, match="is gone"):
         train(starved)
     assert not starved.model.parent.exists()
+
+
+@pytest.mark.parametrize(("split", "left", "least"), [("validation", 0, 1), ("train", 1, 2)])
+def test_a_split_without_enough_images_is_refused_in_one_sentence(
+    tiny_step: Callable[..., Train], tmp_path: Path, split: str, left: int, least: int
+) -> None:
+    whole = read_manifest(tiny_step().dataset)
+    counts = {name: left if name == whole.classes[0] else 0 for name in whole.classes}
+    write_manifest(tmp_path / "dataset.json", replace(whole, counts=whole.counts | {split: counts}))
+    told = f"the dataset has {left} images in its {split} split, and this training needs {least} at least; ingest"
+    for work in (train, range_test):
+        with pytest.raises(UserError, match=told):
+            work(replace(tiny_step(), dataset=tmp_path / "dataset.json"))
 
 
 @pytest.mark.parametrize(
