@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from components.train.interface import Train
 from components.train.range_test import range_test as module
 from components.train.range_test.range_test import BATCHES, HIGHEST, LOWEST, range_test
 from components.train.train import train
+from tests.components.train.runs import flags
 from tests.ingestion import make_dataset
 from tests.samples import write_tree
 
@@ -118,6 +122,16 @@ def test_a_loss_that_is_no_number_at_once_is_said_to_be_no_matter_of_the_learnin
     with pytest.raises(StepError, match=r"loss is nan in the first batch, .*: no learning rate helps"):
         range_test(step)
     assert not step.metrics.exists()
+
+
+@pytest.mark.slow
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_read(make: Make, tmp_path: Path) -> None:
+    step = dataclasses.replace(make(gpus="1"), dataset=tmp_path / "nothing")
+    command = [sys.executable, "-m", "components.train.range_test", *flags(step)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: train asked for 1 nvidia.com/gpu and PyTorch ")
 
 
 @pytest.mark.slow
