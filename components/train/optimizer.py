@@ -27,10 +27,7 @@ def freeze(classifier: Classifier, recipe: Recipe) -> list[nn.Module]:
 
 
 def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float, sharded: bool = False) -> Optimizer:
-    """The recipe's optimizer; the learning rate is that of the head.
-
-    Raises UserError where it does not take parameters that are `sharded`.
-    """
+    """The recipe's optimizer; the learning rate is that of the head."""
     groups = _groups(classifier, recipe, learning_rate)
     # fused: one pass over the parameters in place of a dozen.
     if recipe.optimizer == "adamw":
@@ -39,7 +36,6 @@ def optimizer(classifier: Classifier, recipe: Recipe, learning_rate: float, shar
         momentum = recipe.momentum
         decay = recipe.weight_decay
         return SGD(groups, learning_rate, momentum, weight_decay=decay, nesterov=momentum > 0, fused=not sharded)
-    require(not sharded, "recipe: optimizer", recipe.optimizer, "be adamw or sgd with parallel=fsdp")
     from timm.optim._optim_factory import create_optimizer_v2
 
     made: Optimizer = create_optimizer_v2(

@@ -20,6 +20,8 @@ OPTIMIZERS = (
 Not adahessian, which needs the gradient's gradient; adafactorbv and kron, of whose state no checkpoint can be made;
 those of APEX and bitsandbytes, which are not installed.
 """
+SHARDED = ("adamw", "sgd")
+"""Those that take parameters which are dealt to processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,12 @@ class Recipe:
             require(least <= value <= most, f"recipe: {name}", value, must)
         require(self.layer_decay > 0, "recipe: layer_decay", self.layer_decay, "be above 0")
         require(self.ema < 1, "recipe: ema", self.ema, "be below 1")
+        warm = not self.warmup or self.schedule != "one_cycle"
+        must = "be 0 with schedule=one_cycle, which has a rise of its own (cosine, step and constant take it)"
+        require(warm, "recipe: warmup", self.warmup, must)
+        divisible = self.parallel != "fsdp" or self.optimizer in SHARDED
+        must = f"be {' or '.join(SHARDED)} with parallel=fsdp"
+        require(divisible, "recipe: optimizer", self.optimizer, must)
 
     @property
     def mixes(self) -> bool:

@@ -23,6 +23,12 @@ def test_a_recipe_has_its_defaults_where_the_text_says_nothing() -> None:
         ("clip=nan", "recipe: clip must be at least 0, not nan"),
         ("mixup=1e39", "recipe: mixup must be from 0 to 1000, not 1e+39"),
         ("cutmix=inf", "recipe: cutmix must be from 0 to 1000, not inf"),
+        (
+            "warmup=5",
+            "recipe: warmup must be 0 with schedule=one_cycle, which has a rise of its own (cosine, step and constant "
+            "take it), not 5.0",
+        ),
+        ("parallel=fsdp optimizer=lamb", "recipe: optimizer must be adamw or sgd with parallel=fsdp, not 'lamb'"),
         ("layer_decay=0", "recipe: layer_decay must be above 0, not 0.0"),
         ("schedule=cosin", "unknown schedule 'cosin'; did you mean 'cosine'?"),
         ("optimizer=adamm", "unknown optimizer 'adamm'; did you mean 'adam'?"),
