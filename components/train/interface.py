@@ -53,6 +53,10 @@ class Train:
         check_name(self.model_name)
         check_architecture(self.architecture)
         check_choices(self)
+        for name in ("activation", "pooling", "bias"):
+            value, default = getattr(self, name), getattr(Train, name)
+            must = f"be {default!r} for {self.architecture}: lenet5 alone has a choice"
+            require(self.architecture == "lenet5" or value == default, name, value, must)
         read_recipe(self.recipe)
         require(self.image_size >= 0, "image_size", self.image_size, "be at least 0")
         require(self.epochs >= 1, "epochs", self.epochs, "be at least 1")

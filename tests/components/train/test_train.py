@@ -235,6 +235,11 @@ def test_a_split_without_enough_images_is_refused_in_one_sentence(
         ({"seed": -1}, "seed must be from 0 to 9223372036854775807, not -1"),
         ({"seed": 2**64}, "seed must be from 0 to 9223372036854775807, not 18446744073709551616"),
         ({"architecture": "lenet-5"}, "unknown architecture 'lenet-5'; did you mean 'lenet5'?"),
+        (
+            {"architecture": "resnet18", "activation": "tanh"},
+            "activation must be 'relu' for resnet18: lenet5 alone has a choice, not 'tanh'",
+        ),
+        ({"architecture": "resnet18", "bias": False}, "bias must be True for resnet18: lenet5 alone has a choice"),
         ({"pooling": "average"}, "unknown pooling 'average'; did you mean 'avg'? (choices: max, avg)"),
     ],
 )
