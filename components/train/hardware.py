@@ -91,6 +91,11 @@ def unused(device: torch.device) -> str:
     return "trains on the processor, although a GPU is here; --gpus 1 trains on it"
 
 
+def undivided(recipe: Recipe, ranks: Ranks) -> str:
+    """Says that there is nobody to deal the weights out to; empty where that is not so."""
+    return "parallel=fsdp does nothing in a single process" if recipe.parallel == "fsdp" and ranks.ranks == 1 else ""
+
+
 def choose_device(step: Train, local_rank: int) -> torch.device:
     """Where to train. Raises StepError where a GPU was asked for and is not there: never silently on the CPU."""
     if step.gpus == "0":

@@ -22,7 +22,7 @@ from components.storage import Store, aside, open_store
 from components.train.augmentation import DISTORT, chain, policy
 from components.train.checkpoint import Checkpoints, State, restore_random_state
 from components.train.course import Course, Row
-from components.train.hardware import choose, choose_device, unused
+from components.train.hardware import choose, choose_device, undivided, unused
 from components.train.interface import Train, check_batch_size
 from components.train.journal import Journal
 from components.train.learner import Learner, judge
@@ -61,7 +61,7 @@ def train(step: Train, deliver: Callable[[Metadata], None] = lambda metadata: No
         # model
         torch.manual_seed(step.seed)
         classifier = build(config)
-        notes = [*adaptations(config, classifier), unused(device)]
+        notes = [*adaptations(config, classifier), unused(device), undivided(recipe, ranks)]
         if state is None:
             notes.append(begin(step, classifier, config, store))
         with enough_memory(device, "the network and its optimizer"):

@@ -8,7 +8,7 @@ import torch
 
 from components.dataset.manifest import Manifest, read_manifest
 from components.models.artifact import build
-from components.train.hardware import choose, choose_device, resident, unused
+from components.train.hardware import choose, choose_device, resident, undivided, unused
 from components.train.interface import Train
 from components.train.ranks import ALONE, Ranks
 from components.train.recipe import read_recipe
@@ -89,6 +89,12 @@ def test_a_gpu_that_is_here_and_not_used_is_told(monkeypatch: pytest.MonkeyPatch
     assert (unused(torch.device("cpu")), unused(torch.device("cuda", 0))) == (told, "")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert unused(torch.device("cpu")) == ""
+
+
+def test_weights_that_are_dealt_to_nobody_are_told() -> None:
+    dealt, whole = read_recipe("parallel=fsdp"), read_recipe("")
+    assert undivided(dealt, ALONE) == "parallel=fsdp does nothing in a single process"
+    assert undivided(dealt, Ranks(0, 2, 0)) == undivided(whole, ALONE) == ""
 
 
 def test_room_is_left_for_the_images_that_stay_on_a_gpu(manifest: Manifest) -> None:
