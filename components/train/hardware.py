@@ -40,7 +40,8 @@ def choose(
     batch_size, notes = choose_batch_size(step, recipe, classifier, config, manifest, precision, ranks)
     rate = choose_rate(step, recipe, batch_size)
     notes.append(f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on {device}")
-    return {"batch_size": batch_size, "learning_rate": rate, "precision": precision, "compile": False, "notes": notes}
+    chosen = {"batch_size": batch_size, "learning_rate": rate, "precision": precision, "compile": False}
+    return chosen | {"processes": ranks.ranks, "notes": notes}
 
 
 def choose_batch_size(

@@ -67,6 +67,7 @@ def train(step: Train, deliver: Callable[[Metadata], None] = lambda metadata: No
         with enough_memory(device, "the network and its optimizer"):
             classifier.to(device).to(memory_format=torch.channels_last)
             choices = state["choices"] if state else choose(step, recipe, classifier, config, manifest, ranks)
+            check_share(step, choices, ranks)
             batches, validation = load(step, recipe, store, manifest, config, choices["batch_size"], device, ranks)
             learner = make_learner(step, recipe, classifier, manifest, len(batches), choices, ranks)
             course = resume(learner, state, step.seed)
@@ -176,6 +177,19 @@ def latest(checkpoints: Checkpoints, ranks: Ranks) -> State | None:
     return state
 
 
+def check_share(step: Train, choices: State, ranks: Ranks) -> None:
+    """Raises UserError where the ranks cannot share a batch, and says who chose its size if nobody asked for it."""
+    try:
+        check_batch_size(choices["batch_size"], ranks.ranks)
+    except UserError as error:
+        if step.batch_size:
+            raise
+        raise UserError(
+            f"{error}: that was chosen when the number of processes was {choices['processes']}, and stands in the "
+            "checkpoint of this training; go back to that number, or give a --batch-size, which begins another training"
+        ) from None
+
+
 def load(
     step: Train,
     recipe: Recipe,
@@ -186,8 +200,7 @@ def load(
     device: torch.device,
     ranks: Ranks,
 ) -> tuple[TrainingBatches, OrderedBatches]:
-    """The training and the validation split. Raises UserError where the ranks cannot share a batch."""
-    check_batch_size(batch_size, ranks.ranks)
+    """The training and the validation split."""
     changes = policy(recipe.augment if recipe.augment in ("trivial", "rand") else "none")
     here: dict[str, Any] = {"rank": ranks.rank, "ranks": ranks.ranks, "device": device}
     batches = TrainingBatches(

@@ -39,6 +39,16 @@ def torchrun(processes: int) -> tuple[str, ...]:
     )
 
 
+def end(step: Train, line: str, *starter: str) -> None:
+    """Starts a training and ends it after the line that begins so."""
+    with start(step, *starter) as process:
+        assert process.stdout
+        while not process.stdout.readline().startswith(line):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+
+
 def difference(one: Train, other: Train) -> float:
     """The largest between two weights of the same place."""
     ours, theirs = (load_file(step.model / "weights.safetensors") for step in (one, other))
@@ -120,15 +130,23 @@ def test_an_ended_training_goes_on_with_another_number_of_processes(
         of_pixels(out, epochs=20, batch_size=40, learning_rate=0.002, recipe=recipe) for out in ("1", "2")
     )
     train(undisturbed)
-    with start(disturbed, *torchrun(before)) as process:
-        assert process.stdout
-        while not process.stdout.readline().startswith("epoch 3/20"):
-            assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=120)
+    end(disturbed, "epoch 3/20", *torchrun(before))
     assert not disturbed.model.exists()
     assert "goes on from a checkpoint after batch" in finish(disturbed, *torchrun(after))
     assert difference(undisturbed, disturbed) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_batch_size_that_was_chosen_for_other_processes_is_said_to_be(of_pixels: Make) -> None:
+    step = of_pixels("1", epochs=10_000)
+    end(step, "epoch 1/")
+    with start(step, *torchrun(3)) as process:
+        _, told = process.communicate(timeout=120)
+    assert (
+        "error: batch_size must be a multiple of the 3 processes, with at least 4 images for each, not 256: that was "
+        "chosen when the number of processes was 1, and stands in the checkpoint of this training; go back to that "
+        "number, or give a --batch-size, which begins another training\n"
+    ) in told
 
 
 TALK = """
