@@ -7,6 +7,7 @@ import torch
 
 from components.dataset.manifest import Manifest
 from components.loader.batches import SHARE, Shape
+from components.loader.machine import cores
 from components.models.artifact import Classifier, ModelConfig
 from components.step import StepError
 from components.train.checkpoint import State
@@ -34,12 +35,16 @@ LENET5_RATE = 0.006
 def choose(
     step: Train, recipe: Recipe, classifier: Classifier, config: ModelConfig, manifest: Manifest, ranks: Ranks
 ) -> State:
-    """Precision, batch size and learning rate; `notes` says in sentences what was chosen."""
+    """Precision, batch size and learning rate; `notes` says in sentences what is chosen, here and elsewhere."""
     device = classifier.scale.device
     precision = choose_precision(recipe, device)
     batch_size, notes = choose_batch_size(step, recipe, classifier, config, manifest, precision, ranks)
     rate = choose_rate(step, recipe, batch_size)
-    notes.append(f"batch size {batch_size}, learning rate {rate:.3g}, precision {precision}, on {device}")
+    height, width, _ = config.shape
+    notes.append(
+        f"batch size {batch_size}, images of {height}x{width}, learning rate {rate:.3g}, precision {precision}, "
+        f"on {device}, decoding threads {cores()}"
+    )
     chosen = {"batch_size": batch_size, "learning_rate": rate, "precision": precision, "compile": False}
     return chosen | {"processes": ranks.ranks, "notes": notes}
 

@@ -15,6 +15,7 @@ from components import registry
 from components.code import code_digest
 from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
+from components.loader.machine import cores
 from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
 from components.models.networks import fitted_side
 from components.step import Metadata, StepError, UserError, require
@@ -330,7 +331,8 @@ def facts(step: Train, recipe: Recipe, choices: State, classifier: Classifier, r
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     chosen = {name: choices[name] for name in ("batch_size", "learning_rate", "precision", "compile")}
     device = classifier.scale.device
-    machine = {"torch": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
+    threads = {"threads": torch.get_num_threads(), "decoding_threads": cores()}
+    machine = {"torch": torch.__version__, "device": str(device), **threads}
     given = {"epochs": step.epochs, "seed": step.seed, "start": step.start, "parameters": parameters}
     told = {"recipe": step.recipe or "default", "recipe_in_full": dataclasses.asdict(recipe)}
     return given | chosen | told | {"processes": ranks.ranks} | machine
