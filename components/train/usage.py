@@ -32,9 +32,11 @@ def gpu_percent() -> int | None:
     """The share of the last moments in which the GPU computed, in percent; None where NVML does not tell."""
     if not _gpu():
         return None
+    from pynvml import NVMLError
+
     try:
         return int(torch.cuda.utilization())
-    except Exception:  # no pynvml, no right, a driver that does not answer: each is another class
+    except (NVMLError, RuntimeError):  # no right, no library of the driver, or a driver that does not answer
         return None
 
 
