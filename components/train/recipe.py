@@ -40,7 +40,9 @@ class Recipe:
         "How the learning rate goes: up and down (Smith and Topin, 2018), down a half cosine (Loshchilov and Hutter, "
         "2017), a tenth after each third, or as it is.",
     ] = "one_cycle"
-    warmup: Annotated[float, "Epochs in which the learning rate rises from zero; one_cycle has a rise of its own."] = 0
+    warmup: Annotated[
+        float, "Epochs in which the learning rate rises from zero; not with one_cycle, which has a rise of its own."
+    ] = 0
     label_smoothing: Annotated[float, "Share of each label that is spread over all classes (Szegedy et al., 2016)."] = (
         0.05
     )
@@ -56,7 +58,9 @@ class Recipe:
     ] = "none"
     ema: Annotated[float, "Decay a batch of an average of the weights, which is judged and saved; 0: no average."] = 0
     clip: Annotated[float, "The largest norm of the gradient; 0: any."] = 0
-    accumulate: Annotated[int, "Parts in which a batch goes through the network, to need less memory."] = 1
+    accumulate: Annotated[
+        int, "Parts, of two images or more, in which a batch goes through the network, to need less memory."
+    ] = 1
     patience: Annotated[
         int, "Epochs without a better validation accuracy after which training ends, with the best weights; 0: never."
     ] = 0
