@@ -6,7 +6,7 @@ DockerRunner lets it, the exit code can go with it, and a failure then looks lik
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 
 from components.step import UserError
+from pipelines.interrupts import held_back
 from pipelines.local import GRACE_SECONDS, StepRun, hear
 from pipelines.placement import USER
 from pipelines.terminal import Terminal, lines
@@ -52,8 +53,10 @@ class Containers:
     def execute(self, command: list[str], variables: Mapping[str, str], step: StepRun, terminal: Terminal) -> None:
         """Runs a step's container to its end and shows what it prints; stops it when this process is told to stop."""
         try:
-            with closing(connect()) as client:
-                container = self._create(client, step.image, command, {**variables, **own_variables(terminal)})
+            with closing(connect()) as client, ExitStack() as ending:
+                with held_back():
+                    container = self._create(client, step.image, command, {**variables, **own_variables(terminal)})
+                    ending.callback(end, container, step)
                 follow(container, step, terminal)
         except DockerException as error:
             step.code, step.error = 1, f"its container failed: {reason(error)}"
@@ -96,16 +99,13 @@ def pull(client: docker.DockerClient, image: str) -> None:
 
 
 def follow(container: Container, step: StepRun, terminal: Terminal) -> None:
-    """Runs a container to its end, and shows what it prints; in any case it is gone afterwards."""
-    try:
-        container.start()
-        step.stop = partial(stop, container)
-        with closing(container.logs(stream=True, follow=True)) as log:
-            for line in lines(log):
-                hear(line, step, terminal)
-        step.code = container.wait(timeout=None)["StatusCode"]
-    finally:
-        end(container, running=step.code is None)
+    """Runs a container to its end, and shows what it prints."""
+    container.start()
+    step.stop = partial(stop, container)
+    with closing(container.logs(stream=True, follow=True)) as log:
+        for line in lines(log):
+            hear(line, step, terminal)
+    step.code = container.wait(timeout=None)["StatusCode"]
 
 
 def lend(folder: Path, user: int) -> None:
@@ -128,10 +128,10 @@ def own_variables(terminal: Terminal) -> dict[str, str]:
     return {"RETRAIN_PROGRESS_SECONDS": "0.5" if terminal.live else "5", "RETRAIN_LOG_FORMAT": ""} | store
 
 
-def end(container: Container, running: bool) -> None:
-    """Removes a container; one that runs is stopped first."""
+def end(container: Container, step: StepRun) -> None:
+    """Removes a step's container; one that runs is stopped first."""
     try:
-        if running:
+        if step.code is None:
             stop(container)
     finally:
         container.remove(force=True)

@@ -26,6 +26,7 @@ from kfp.local import logging_utils, status, subprocess_task_handler
 from kfp.local.io import IOStore
 from kfp.local.orchestrator import enhanced_dag_orchestrator
 
+from pipelines.interrupts import held_back
 from pipelines.loop import iterate
 from pipelines.terminal import ERROR, Terminal
 
@@ -214,22 +215,23 @@ def execute(command: list[str], variables: Mapping[str, str], step: StepRun, ter
     # PYTHONSAFEPATH: a folder named `components` where the user happens to stand must not be taken for ours.
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     environment.setdefault("RETRAIN_PROGRESS_SECONDS", "0.5" if terminal.live else "5")
-    with subprocess.Popen(
-        [sys.executable, *command[1:]],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
-    ) as process:
+    with contextlib.ExitStack() as ending:
+        with held_back():
+            process = subprocess.Popen(
+                [sys.executable, *command[1:]],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on once
+            )
+            ending.enter_context(process)
+            ending.callback(stop, process)
         step.stop = functools.partial(stop, process)
-        try:
-            assert process.stdout
-            for line in process.stdout:
-                hear(line.rstrip("\n"), step, terminal)
-            step.code = process.wait()
-        finally:
-            stop(process)
+        assert process.stdout
+        for line in process.stdout:
+            hear(line.rstrip("\n"), step, terminal)
+        step.code = process.wait()
 
 
 def hear(line: str, step: StepRun, terminal: Terminal) -> None:

@@ -16,6 +16,7 @@ from kfp.local.status import Status
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineTaskSpec
 
 from components.loader.machine import cores
+from pipelines.interrupts import held_back
 
 if TYPE_CHECKING:
     from pipelines.local import StepRun
@@ -39,13 +40,16 @@ def iterate(
     running: list[Future[Any]] = []
     with ThreadPoolExecutor(cores()) as pool:
         try:
-            for number, item in enumerate(items, start=1):
-                name = f"{task_name}-iteration-{number}-of-{len(items)}" if len(items) > 1 else task_name
-                spec = iteration(task_spec, inputs | {task_spec.parameter_iterator.item_input: item})
-                running.append(pool.submit(execute_task, task_name=name, task_spec=spec, io_store=io_store, **context))
+            with held_back():
+                for number, item in enumerate(items, start=1):
+                    name = f"{task_name}-iteration-{number}-of-{len(items)}" if len(items) > 1 else task_name
+                    spec = iteration(task_spec, inputs | {task_spec.parameter_iterator.item_input: item})
+                    task = {"task_name": name, "task_spec": spec, "io_store": io_store} | context
+                    running.append(pool.submit(execute_task, **task))
             return any(future.result()[1] == Status.FAILURE for future in as_completed(running))
         finally:
-            halt(steps, running)
+            with held_back():  # a second Ctrl-C must not leave a worker that was not told yet
+                halt(steps, running)
 
 
 def iteration(task_spec: PipelineTaskSpec, inputs: Mapping[str, Any]) -> PipelineTaskSpec:

@@ -1,6 +1,9 @@
 """Running steps in containers, as far as that can be told without any; tests/test_containers.py has the rest."""
 
+import io
 import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 
 from components.step import UserError
 from pipelines.containers import Containers, lend
+from pipelines.local import StepRun
 from pipelines.placement import USER
-from pipelines.terminal import lines
+from pipelines.terminal import Terminal, lines
 from tests.commands import retrain
 from tests.servers.loopback import Loopback, Reply, Request
 
@@ -89,3 +93,25 @@ def test_a_folder_that_the_containers_cannot_write_to_is_refused_with_the_way_ou
         lend(tmp_path, os.getuid() + 1)
     assert str(refusal.value).startswith(f"{tmp_path} belongs to user {os.getuid()}, and the containers run as user ")
     assert f"chown -R {os.getuid() + 1}:{os.getuid() + 1} {tmp_path}" in str(refusal.value)
+
+
+class Interrupting(Engine):
+    """An engine whose answer to a creation comes with an interrupt."""
+
+    def answer(self, request: Request) -> Reply:
+        if request.path.endswith("/containers/create"):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            return Reply(201, {"Id": "1234"})
+        return Reply(200, {"Id": "1234"}) if request.path.endswith("/1234/json") else super().answer(request)
+
+
+def test_an_interrupt_while_a_container_is_created_removes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Interrupting() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url.replace("http:", "tcp:"))
+        containers = Containers(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            containers.execute(["python3"], {}, StepRun("probe", "", tmp_path), Terminal(io.StringIO()))
+        asked = [f"{request.method} {request.path.partition('/containers')[2]}" for request in engine.log]
+    assert asked[-1] == "DELETE /1234"
+    assert "POST /1234/start" not in asked

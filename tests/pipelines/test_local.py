@@ -1,7 +1,12 @@
 """The ingestion through the compiled pipeline on this machine: the steps' own processes, but small chunks."""
 
 import io
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -120,3 +125,36 @@ def test_a_worker_that_fails_fails_the_run_and_leaves_no_dataset(start: Callable
     with pytest.raises(RunFailed, match=r"^shard 2/2: ingest/\w+/chunks/000003.jsonl is gone from store "):
         start("store", 2, lose)
     assert list((tmp_path / "store" / "datasets").glob("*.json")) == []
+
+
+@pytest.mark.slow
+def test_an_interrupt_at_whatever_moment_a_step_starts_leaves_no_process(tmp_path: Path) -> None:
+    mark = str(tmp_path)
+
+    def interrupt(seconds: float) -> None:
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupted(seconds: float) -> None:
+        threading.Thread(target=interrupt, args=[seconds]).start()
+        command = ["python3", "-c", "import time; time.sleep(60)", mark]
+        local.execute(command, {}, StepRun("probe", "", tmp_path), Terminal(io.StringIO()))
+
+    try:
+        for number in range(200):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(number * 50e-6)
+        assert living(mark) == []
+    finally:
+        for process in living(mark):
+            os.kill(process, signal.SIGKILL)
+
+
+def living(mark: str) -> list[int]:
+    """The processes that have the mark among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            if mark.encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return found

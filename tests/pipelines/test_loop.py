@@ -2,12 +2,15 @@
 
 import io
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -137,6 +140,24 @@ def test_an_interrupt_stops_every_worker_and_then_goes_on(start: Callable[..., R
         with pytest.raises(ProcessLookupError):
             os.kill(int(path.read_text()), 0)
     assert threading.active_count() == threads
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_the_workers_are_being_started_stops_them_all(
+    start: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *task: Any, **arguments: Any) -> Future[Any]:
+            future = super().submit(*task, **arguments)
+            if "task_spec" in arguments:
+                signal.raise_signal(signal.SIGINT)
+            return future
+
+    monkeypatch.setattr("pipelines.loop.ThreadPoolExecutor", Interrupted)
+    log = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        start(2, "time.sleep(5)", log)
+    assert not re.search(r"^shard ./2 done", log.getvalue(), re.M)
 
 
 def test_print_and_the_logger_are_as_before(start: Callable[..., Run], capfd: pytest.CaptureFixture[str]) -> None:
