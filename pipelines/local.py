@@ -122,7 +122,8 @@ def _handling(steps: list[StepRun], terminal: Terminal, execute: Execute) -> Ite
             execute(command, self.env_vars, step, terminal)
             if step.code in KILLED and not step.stopped and PLACE.search(folder.parent.name):
                 terminal.line(step.name, "was killed; started again")
-                step.code = step.stop = None
+                step.stop = None  # before the code: `halt` would take the dead process for one that runs
+                step.code = None
                 execute(command, self.env_vars, step, terminal)
             step.end = time.monotonic()
             terminal.line(step.name, ended(step))

@@ -68,6 +68,7 @@ def halt(steps: "Sequence[StepRun]", running: "Sequence[Future[Any]]") -> None:
     with ThreadPoolExecutor(max(1, len(begun))) as stopping:
         while wait(begun, timeout=0.1).not_done:
             for step in steps:
-                if step.stop and step.code is None and not step.stopped:
+                # The code first: a step that is started again loses it last.
+                if step.code is None and step.stop and not step.stopped:
                     step.stopped = True
                     stopping.submit(step.stop)
