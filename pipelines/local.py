@@ -30,8 +30,8 @@ from pipelines.interrupts import held_back
 from pipelines.loop import iterate
 from pipelines.terminal import ERROR, Terminal
 
-GRACE_SECONDS = 10
-"""How long a step may clean up after it was told to stop."""
+GRACE_SECONDS = 30
+"""How long a step may clean up, and a training write a checkpoint, after it was told to stop: as in a pod."""
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 """How a process and a container end that the system killed, for want of memory for example."""
@@ -244,12 +244,13 @@ def hear(line: str, step: StepRun, terminal: Terminal) -> None:
 
 
 def stop(process: "subprocess.Popen[str]") -> None:
-    """Ends a process that still runs: by SIGINT, so that it removes what is half-written, or else by SIGKILL."""
+    """Ends a process that still runs: by SIGTERM, so that it leaves nothing half-written, or else by SIGKILL."""
     if process.poll() is None:
-        process.send_signal(signal.SIGINT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             try:
+                process.terminate()
                 process.wait(GRACE_SECONDS)
             finally:  # at a second Ctrl-C, too
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()

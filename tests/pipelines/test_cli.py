@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shlex
 import signal
 import subprocess
@@ -189,6 +190,21 @@ def test_an_interrupt_in_any_step_leaves_nothing_half_written(
     assert not any(path.startswith("models") for path in published(store))
     again = retrain("run", "--source", idx_folder, "--epochs", 1, "--min-accuracy", 0, folder=tmp_path)
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.slow
+def test_a_training_that_is_ended_by_sigterm_goes_on_in_the_next_run(idx_folder: Path, tmp_path: Path) -> None:
+    command = [RETRAIN, "run", "--source", str(idx_folder), "--epochs", "20", "--min-accuracy", "0"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert any(line.startswith("train     epoch 1/20") for line in process.stdout)
+        process.terminate()
+        _, error = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert error == "error: interrupted; nothing half-written was left in the store\n"
+    again = retrain(*command[1:], folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"^train +goes on from a checkpoint after batch \d+ of epoch \d+$", again.stdout, re.M)
 
 
 @pytest.mark.slow

@@ -150,6 +150,31 @@ def test_an_interrupt_at_whatever_moment_a_step_starts_leaves_no_process(tmp_pat
             os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.slow
+def test_a_second_interrupt_ends_a_step_that_does_not_end_by_itself(tmp_path: Path) -> None:
+    script = """
+import signal, sys, pathlib, time
+signal.signal(signal.SIGTERM, lambda *_: pathlib.Path(sys.argv[1], "told").touch())
+pathlib.Path(sys.argv[1], "ready").touch()
+while True: time.sleep(60)
+"""
+
+    def interrupt() -> None:
+        for name in ("ready", "told"):
+            while not (tmp_path / name).exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        local.execute(
+            ["python3", "-c", script, str(tmp_path)], {}, StepRun("probe", "", tmp_path), Terminal(io.StringIO())
+        )
+    assert time.monotonic() - begun < local.GRACE_SECONDS - 5
+    assert living(str(tmp_path)) == []
+
+
 def living(mark: str) -> list[int]:
     """The processes that have the mark among their arguments."""
     found = []
