@@ -14,8 +14,10 @@ import pytest
 from components.storage import DirectoryStore
 from tests.samples import write_folder
 
-# A shell that starts the tests in the background has SIGINT ignored, and every process that a test starts would too.
+# A shell that starts the tests in the background has SIGINT ignored, and nohup SIGHUP; every process that a test starts
+# would ignore them, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # kfp asks for the whole stack at every property of a task, and of a frame whose file is no module's, as runpy's and
 # xdist's are, inspect looks through all modules, each time: to compile the pipeline took eight times as long.
