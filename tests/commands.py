@@ -12,7 +12,7 @@ RETRAIN = str(Path(sys.executable).with_name("retrain"))
 def retrain(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Runs `retrain` in a folder to its end."""
     command = [RETRAIN, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
 
 
 def release(store: Path) -> dict[str, Any]:

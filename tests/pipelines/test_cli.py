@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -211,13 +212,16 @@ def test_a_training_that_is_ended_by_sigterm_goes_on_in_the_next_run(idx_folder:
 def test_two_runs_at_once_into_one_store_both_end_well(idx_folder: Path, tmp_path: Path) -> None:
     flags = ["--source", str(idx_folder), "--epochs", "1", "--min-accuracy", "0", "--max-drop", "1"]
     commands = [[RETRAIN, "run", *flags, "--seed", seed] for seed in "12"]
-    running = [
-        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for command in commands
-    ]
-    for process in running:
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            )
+            for command in commands
+        ]
+        for process in running:
+            _, error = process.communicate(timeout=300)
+            assert process.returncode == 0, error
     models = tmp_path / "retrain-store" / "models" / "mnist"
     assert sorted(path.name for path in (models / "versions").iterdir()) == ["000001.json", "000002.json"]
     assert json.loads((models / "champion.json").read_text())["version"] in (1, 2)
