@@ -221,8 +221,9 @@ def test_a_job_that_was_killed_and_is_repeated_waits_for_its_first_run(
 
 
 def until_started(server: FakeKubeflow) -> None:
+    """Waits until the run has been started, and was asked for once."""
     deadline = time.monotonic() + 30
-    while RUN not in server.runs or server.log[-1].method == "POST":
+    while not any(seen.method == "GET" and seen.path.endswith(RUN) and seen.status == 200 for seen in server.log):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
