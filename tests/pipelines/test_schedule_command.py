@@ -156,8 +156,9 @@ def test_a_server_that_is_not_there_is_exit_code_5(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_at_once_end_with_one_of_each(kubeflow_server: FakeKubeflow, tmp_path: Path) -> None:
-    entries = "\n".join(f'- {{name: s-{n}, cron: "{n} 3 * * *"}}' for n in range(30))
-    for number, text in enumerate(("schedules:\n" + entries, "schedules:\n" + entries.replace(" 3 *", " 4 *"))):
+    # On one day of the year: where a tick is about to come, `apply` waits for it.
+    entries = "\n".join(f'- {{name: s-{n}, cron: "{n} 3 1 1 *"}}' for n in range(30))
+    for number, text in enumerate(("schedules:\n" + entries, "schedules:\n" + entries.replace(" 3 1", " 4 1"))):
         write(tmp_path, text)
         running = [
             subprocess.Popen(
@@ -197,7 +198,8 @@ def test_an_apply_that_is_ended_by_a_signal_is_finished_by_the_next(
     else:
         assert process.returncode == 128 + number
         assert error == "error: interrupted; call it again to finish what is left\n"
-    time.sleep(1.0)  # the server creates what it was asked for
+    while any(request.method == "POST" and not request.status for request in kubeflow_server.log):
+        time.sleep(0.01)  # the server creates what it was asked for
     again = retrain("schedule", "apply", folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert retrain("schedule", "plan", folder=tmp_path).stdout.endswith("2 unchanged\n")
