@@ -108,9 +108,10 @@ def test_an_old_server_is_told_by_its_health(
 
 @pytest.mark.usefixtures("kubernetes_server")
 def test_a_kubeflow_that_is_not_there_fails_and_the_rest_is_looked_at_all_the_same() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
         port = taken.getsockname()[1]
-    found = look(Kubeflow(Connection(host=f"http://127.0.0.1:{port}", namespace="team", pauses=())))
+        found = look(Kubeflow(Connection(host=f"http://127.0.0.1:{port}", namespace="team", pauses=())))
     assert bad(found) == {"kfp": "failed"}
     assert f"127.0.0.1:{port}" in found["kfp"].seen
     assert "rights: jobs" in found

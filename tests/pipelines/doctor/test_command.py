@@ -66,10 +66,11 @@ def test_what_a_run_needs_is_looked_for_where_its_pods_will_be(
 
 
 def test_where_kubeflow_does_not_answer_it_is_taken_for_one_of_several_users() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    kubeflow = Kubeflow(Connection(host=f"http://127.0.0.1:{port}", namespace="ci", pauses=()))
-    assert needs(kubeflow, STOCK, "kfp").namespace == "ci"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        host = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        kubeflow = Kubeflow(Connection(host=host, namespace="ci", pauses=()))
+        assert needs(kubeflow, STOCK, "kfp").namespace == "ci"
 
 
 def test_a_host_that_is_no_url_is_a_users_mistake(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the doctor sees of a machine and a store; each failure is provoked for real."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_a_server_whose_clock_is_wrong_is_found_out(bucket: S3Store, monkeypatch
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         found = {finding.name: finding for finding in stored(bucket.uri)}
     assert found["clock"].state == "failed"
-    assert found["clock"].seen.startswith(("3600 s ahead of", "3601 s ahead of"))
+    assert re.match(r"36\d\d s ahead of", found["clock"].seen)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,8 @@ def test_a_container_has_the_cores_and_the_memory_that_it_is_given(
     monkeypatch.setattr("components.loader.machine.CGROUPS", tmp_path)
     (tmp_path / "cpu.max").write_text("100000 100000\n")
     (tmp_path / "memory.max").write_text(f"{2**29}\n")
-    for meminfo in (Path("/proc/meminfo"), tmp_path / "none"):
+    (tmp_path / "meminfo").write_text("MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n")
+    for meminfo in (tmp_path / "meminfo", tmp_path / "none"):
         assert machine.memory(meminfo)[0].seen.startswith("0.5 GiB")
     assert [finding.seen for finding in machine.cores()] == ["1"]
 
