@@ -204,7 +204,7 @@ def test_a_run_that_takes_longer_than_the_timeout_goes_on(kubeflow: Kubeflow, ku
     start = time.monotonic()
     with pytest.raises(TimedOut, match=f"run {run_id} has not ended after 0.3 s and goes on"):
         list(follow(kubeflow, run_id, timeout=0.3))
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20
     assert kubeflow_server.runs[run_id]["state"] == "PENDING"
 
 

@@ -259,7 +259,7 @@ def test_a_run_that_shows_up_late_keeps_its_recurring_run(
     kubeflow_server.finish(kubeflow_server.tick(old)["run_id"], "SUCCEEDED")
     second = kubeflow_server.tick(old)
     hidden = kubeflow_server.runs.pop(second["run_id"])
-    applying = schedules.apply(kubeflow, timetable(tmp_path, ""), quiet=1.5)
+    applying = schedules.apply(kubeflow, timetable(tmp_path, ""), quiet=5)
     assert [next(applying).text[:9] for _ in range(2)] == ["disabled", "a tick of"]
     if late:
         kubeflow_server.runs[second["run_id"]] = hidden
@@ -493,7 +493,7 @@ class Meeting(Watched):
         creates = request.method == "POST" and request.path.endswith("/recurringruns")
         if creates and len(schedule_names(self)) < 2:
             with suppress(threading.BrokenBarrierError):
-                self.both.wait(timeout=5)
+                self.both.wait(timeout=60)
         return super().exchange(request)
 
 

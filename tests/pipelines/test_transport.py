@@ -174,7 +174,7 @@ def test_a_server_that_does_not_answer_in_time_is_unreachable(
     kubeflow_server: FakeKubeflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipelines.transport.TIMEOUT", urllib3.Timeout(connect=1, read=0.1))
-    kubeflow_server.delay(0.3)
+    kubeflow_server.delay(5)
     connection = Connection(host=kubeflow_server.url, pauses=())
     with pytest.raises(Unreachable, match="took too long"):
         get(connection)
