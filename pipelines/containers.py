@@ -102,6 +102,7 @@ def follow(container: Container, step: StepRun, terminal: Terminal) -> None:
     """Runs a container to its end, and shows what it prints."""
     container.start()
     step.stop = partial(stop, container)
+    container.client.api.timeout = None  # podman answers with the log's first line, however long a step is silent
     with closing(container.logs(stream=True, follow=True)) as log:
         for line in lines(log):
             hear(line, step, terminal)

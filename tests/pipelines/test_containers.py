@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 from components.step import UserError
@@ -93,6 +94,36 @@ def test_a_folder_that_the_containers_cannot_write_to_is_refused_with_the_way_ou
         lend(tmp_path, os.getuid() + 1)
     assert str(refusal.value).startswith(f"{tmp_path} belongs to user {os.getuid()}, and the containers run as user ")
     assert f"chown -R {os.getuid() + 1}:{os.getuid() + 1} {tmp_path}" in str(refusal.value)
+
+
+class Silent(Engine):
+    """An engine that answers for the log, as podman does, when the container has said something: after 0.5 s."""
+
+    def answer(self, request: Request) -> Reply:
+        place = request.path.partition("/containers")[2]
+        if place == "/1234/logs":
+            time.sleep(0.5)
+            return Reply(200, iter(["\x01\0\0\0\0\0\0\x06hello\n"]))
+        answers = {
+            "/create": Reply(201, {"Id": "1234"}),
+            "/1234/json": Reply(200, {"Id": "1234", "Config": {"Tty": False}}),
+            "/1234/start": Reply(204, ""),
+            "/1234/wait": Reply(200, {"StatusCode": 0}),
+            "/1234": Reply(204, ""),
+        }
+        return answers.get(place) or super().answer(request)
+
+
+@pytest.mark.slow
+def test_a_container_may_be_silent_for_longer_than_the_engine_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, shown = StepRun("probe", "", tmp_path), io.StringIO()
+    with Silent() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url.replace("http:", "tcp:"))
+        monkeypatch.setattr("pipelines.containers.connect", lambda: docker.from_env(timeout=0.25))
+        Containers(tmp_path).execute(["python3"], {}, step, Terminal(shown))
+    assert (step.code, shown.getvalue()) == (0, "probe     hello\n")
 
 
 class Interrupting(Engine):
