@@ -58,7 +58,7 @@ class Containers:
                     container = self._create(client, step.image, command, {**variables, **own_variables(terminal)})
                     ending.callback(end, container, step)
                 follow(container, step, terminal)
-        except DockerException as error:
+        except (DockerException, OSError) as error:  # the connection's errors are OSErrors
             step.code, step.error = 1, f"its container failed: {reason(error)}"
 
     def _create(

@@ -126,6 +126,18 @@ def test_a_container_may_be_silent_for_longer_than_the_engine_may_be(
     assert (step.code, shown.getvalue()) == (0, "probe     hello\n")
 
 
+def test_an_engine_that_breaks_the_connection_off_fails_the_step_with_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = StepRun("probe", "", tmp_path)
+    with Silent() as engine:
+        monkeypatch.setenv("DOCKER_HOST", engine.url.replace("http:", "tcp:"))
+        engine.drop("before", path="/1234/start$")
+        Containers(tmp_path).execute(["python3"], {}, step, Terminal(io.StringIO()))
+    assert step.code == 1
+    assert step.error.startswith("its container failed: ('Connection aborted.'")
+
+
 class Interrupting(Engine):
     """An engine whose answer to a creation comes with an interrupt."""
 
