@@ -14,8 +14,10 @@ CPU_BUILDS := https://download.pytorch.org/whl/cpu
 run: setup  ## Train, judge, export and register the real MNIST through the compiled pipeline.
 	$(BIN)/retrain run
 
-# A process on each core, so each with one thread; what stands in one file shares servers and trained models.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+# A process on each core that a container leaves us, so each with one thread; what stands in one file shares servers and
+# trained models.
+CORES = $$($(BIN)/python -c 'from components.loader.machine import cores; print(cores())')
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(CORES)
 
 test: test-unit  ## Run all the tests: the quick ones, then the slow ones.
 	$(PYTEST) --dist loadfile -m slow
@@ -60,7 +62,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV) && $(PIP) install --upgrade 'pip>=25.3'
 	@# Without an NVIDIA GPU the builds for the CPU fit: they need 5 GB less. Where they cannot be had, the registry's serve.
 	@nvidia-smi -L >/dev/null 2>&1 || \
-		$(PIP) install --no-deps --retries 0 --timeout 10 --index-url $(CPU_BUILDS) $(TORCH) >/dev/null 2>&1 || \
+		$(PIP) install --no-deps --retries 2 --timeout 10 --index-url $(CPU_BUILDS) $(TORCH) >/dev/null 2>&1 || \
 		echo "torch's CPU builds cannot be reached from here; taking the default ones, which run on CPU too."
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@$(BIN)/python -c 'import torch, torchvision' || \
