@@ -95,7 +95,7 @@ def test_a_store_without_the_dataset_says_how_to_make_one(
     [
         (("--architecture", "lenet-5"), "unknown architecture 'lenet-5'; did you mean 'lenet5'?"),
         (("--recipe", "optimiser=sgd"), "unknown part of a recipe 'optimiser'; did you mean 'optimizer'?"),
-        (("--batch-size", "-1"), "batch_size must be at least 0, not -1"),
+        (("--batch-size", "-1"), "batch_size must be at least 4, or 0, not -1"),
         (("--dataset", "01", "--source", "a"), "--dataset 01 and --source a both say which dataset is taken; give one"),
     ],
 )
