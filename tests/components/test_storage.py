@@ -287,6 +287,7 @@ print(*sorted(path.name for path in folder.iterdir()))
 """
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_any_moment_leaves_nothing_aside(tmp_path: Path) -> None:
     assert output(start(INTERRUPTED, str(tmp_path))) == "file\n"
 

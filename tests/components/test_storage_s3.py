@@ -374,6 +374,7 @@ class Workload:
     sts: FaultyS3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "kind"),
     [("live.html", "text/html"), ("verdict.json", "application/json"), ("blob", "application/octet-stream")],
@@ -613,6 +614,7 @@ def untrusted(
         yield found_out
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_keep_conditions_is_found_out_once_for_all(untrusted: S3Store) -> None:
     assert not S3Store(untrusted.uri).honours_conditions()
     assert list(untrusted.keys("")) == []

@@ -96,6 +96,7 @@ def test_a_container_that_says_nothing_of_resources_gets_what_the_quota_asks_for
     assert {key for key in hard if key.endswith(("cpu", "memory"))} == given
 
 
+@pytest.mark.slow
 def test_a_pod_without_its_security_context_would_be_noticed(tmp_path: Path) -> None:
     pod = step_pods(STOCK, tmp_path)["train"]
     for key in ("runAsUser", "runAsNonRoot"):

@@ -218,6 +218,7 @@ def test_an_unknown_version_is_the_users_mistake(
         kubeflow.create_run(run_of(reference))
 
 
+@pytest.mark.slow
 def test_a_run_whose_answer_was_lost_is_found_and_not_started_twice(
     kubeflow: Kubeflow, kubeflow_server: FakeKubeflow, reference: V2beta1PipelineVersionReference
 ) -> None:

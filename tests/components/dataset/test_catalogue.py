@@ -21,6 +21,7 @@ def publish(store: Store, *names: str) -> None:
         store.write(key, b"")
 
 
+@pytest.mark.slow
 def test_every_dataset_is_found_and_nothing_else(any_store: Store) -> None:
     names = ["f" * 64, "fac" + "7" * 61, "fa" + "0" * 62, "0" * 64, "abc" + "0" * 61, "facf" + "0" * 60]
     publish(any_store, *names)

@@ -344,6 +344,7 @@ def test_a_bomb_is_refused_by_its_header(kind: str) -> None:
     assert time.perf_counter() - start < 0.5
 
 
+@pytest.mark.slow
 def test_a_text_that_unfolds_without_end_is_refused() -> None:
     text = b"Comment\0\0" + zlib.compress(bytes(100 * 2**20), 9)
     content = png_of(struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0), zlib.compress(bytes(20)), chunk(b"zTXt", text))

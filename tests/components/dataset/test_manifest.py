@@ -55,6 +55,7 @@ def test_a_newer_schema_is_refused(tiny_dataset: Path) -> None:
         read_manifest(tiny_dataset)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

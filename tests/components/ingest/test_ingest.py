@@ -434,6 +434,7 @@ def test_a_parent_that_lost_a_file_is_named(store: DirectoryStore, tmp_path: Pat
         commit(plan, store, tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_an_error_ends_the_process_with_one_sentence(store: DirectoryStore, tmp_path: Path) -> None:
     code, out, err = finish(start("a" * 64, store, tmp_path))
     assert (code, out) == (1, "")

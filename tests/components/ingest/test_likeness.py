@@ -82,6 +82,7 @@ def test_the_counts_are_those_of_comparing_each_with_each(
         assert (found.near_duplicates, found.near_leaks) == compare_all(records)
 
 
+@pytest.mark.slow
 def test_the_number_of_buckets_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     parents = random.integers(0, 2**64, 300, np.uint64)

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +91,7 @@ def test_each_rank_reads_shards_of_its_own_and_two_at_its_borders(shards: list[S
         assert len(mine & others) <= 2
 
 
+@pytest.mark.slow
 @given(shards, windows, batch_sizes, st.integers(0, 2**64), st.integers(0, 9))
 def test_seed_and_epoch_decide_the_order(
     shards: list[Shard], window: int, batch_size: int, seed: int | None, epoch: int

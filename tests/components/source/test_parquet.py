@@ -304,6 +304,7 @@ def test_a_file_that_vanished_ends_the_step(any_store: Store) -> None:
         list(source.examples(pieces))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_read_or_refused(

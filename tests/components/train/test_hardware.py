@@ -38,6 +38,7 @@ def chosen(manifest: Manifest, ranks: Ranks = ALONE, **parameters: Any) -> dict[
     return choose(step, read_recipe(step.recipe), build(config), config, manifest, ranks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "ranks", "batch_size"),
     [

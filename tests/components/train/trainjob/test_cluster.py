@@ -78,6 +78,7 @@ def test_what_does_not_pass_is_said_in_the_servers_words(secured: FakeKubernetes
     assert len(secured.log) == 2
 
 
+@pytest.mark.slow
 def test_an_api_that_stays_away_is_not_waited_for_for_ever(secured: FakeKubernetes, here: Cluster) -> None:
     here.call("GET", here.path("pods"))
     secured.fail(503, "", times=1000)
