@@ -48,8 +48,8 @@ QUIET_SECONDS = 90.0
 LOOKS = (0.2, 1.0, 3.0)
 """Seconds before each look for a generation whose creation got no answer."""
 
-ROUNDS = 10
-"""More are needed only while another one applies another timetable."""
+PAUSES = (0.0, 0.0, 0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+"""Seconds before each round. More than three are needed only while another apply is at work: it is left to end."""
 
 Action = Literal["create", "replace", "enable", "disable", "retire", "unchanged"]
 
@@ -302,7 +302,8 @@ def apply(
     wishes = wanted(client, timetable)
     experiment = client.experiment(timetable.experiment, client.namespace)
     room = Room(client=client, experiment_id=experiment.experiment_id, zone=timetable.zone, quiet=quiet, looks=looks)
-    for _ in range(ROUNDS):
+    for pause in PAUSES:
+        time.sleep(pause)
         changes = room.changes(wishes)
         if not changes:
             return

@@ -2,11 +2,13 @@
 
 import copy
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -706,3 +708,28 @@ def test_a_replacement_takes_few_requests(kubeflow: Kubeflow, kubeflow_server: W
     changing = [(method, verb) for method, verb in verbs if method != "GET"]
     assert changing == [("POST", "disable"), ("POST", ""), ("DELETE", "")]
     assert len(requests) <= 12
+
+
+class Rival(FakeKubeflow):
+    """Has another apply at work until a moment: whenever one looks, there is one more of what is there."""
+
+    until = 0.0
+
+    def answer(self, request: Request) -> Reply:
+        if request.method == "GET" and request.path.endswith("/recurringruns") and time.monotonic() < self.until:
+            twin = copy.deepcopy(next(iter(self.recurring_runs.values())))
+            twin["recurring_run_id"] = str(uuid4())
+            self.recurring_runs[twin["recurring_run_id"]] = twin
+        return super().answer(request)
+
+
+@pytest.mark.slow
+def test_one_that_meets_another_at_work_waits_for_its_end(tmp_path: Path) -> None:
+    wanted = timetable(tmp_path, NIGHTLY)
+    with Rival() as server:
+        install(server)
+        with client(server) as kubeflow:
+            apply(kubeflow, wanted)
+            server.until = time.monotonic() + 1
+            apply(kubeflow, wanted)
+        assert schedule_names(server) == ["nightly"]
