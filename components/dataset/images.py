@@ -124,13 +124,13 @@ def fit(content: Content, shape: tuple[int, int, int]) -> Pixels:
 
 def crop(pixels: Pixels, shape: tuple[int, int, int]) -> Pixels:
     """The middle of an image [H, W, C], resized to a shape so that one eighth of it at the least is cut off."""
-    height, width, channels = shape
+    height, width, _ = shape
     # What is 7/8 of the side that fits more tightly, in pixels of the image.
     scale = max(8 * height / (7 * pixels.shape[0]), 8 * width / (7 * pixels.shape[1]))
     half_height, half_width = height / scale / 2, width / scale / 2
     y, x = pixels.shape[0] / 2, pixels.shape[1] / 2
     box = (x - half_width, y - half_height, x + half_width, y + half_height)
-    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    image = _image(pixels)
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box)).reshape(shape)
 
 
@@ -154,8 +154,7 @@ def thumbnail(content: bytes, max_pixels: int) -> bytes | None:
         if header:
             _check_cost(content, header, max_pixels)
         if header and header.channels != 4:
-            pixels = upright(_decode_jpeg(content, header, header.channels, THUMBNAIL), header.orientation)
-            image = Image.fromarray(pixels[..., 0] if header.channels == 1 else pixels)
+            image = _image(upright(_decode_jpeg(content, header, header.channels, THUMBNAIL), header.orientation))
         else:
             with _as_bad_image(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -387,7 +386,7 @@ def _load(content: bytes, kind: str, max_pixels: int) -> Image.Image:
     pixels = _pixels(image, channels)
     del image
     pixels = upright(pixels, orientation)
-    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return _image(pixels)
 
 
 GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N")
@@ -405,6 +404,11 @@ def _flat(image: Image.Image, channels: int) -> Image.Image:
         raise BadImage("unsupported", "has pixels of 32 bits a channel")
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _image(pixels: Pixels) -> Image.Image:
+    """Pixels [H, W, C] in 1 (grey) or 3 (RGB) channels as an image of Pillow."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def _pixels(image: Image.Image, channels: int) -> Pixels:

@@ -5,7 +5,6 @@ for batch in ledger.batches():
     batch["hash"], batch["label"], batch["split"], …
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from components.dataset import facts
 from components.dataset.manifest import SPLITS, File, Shard
+from components.dataset.splits import group_hash
 from components.source.ahead import ahead
 from components.storage import Store
 
@@ -31,7 +31,7 @@ RECORD = np.dtype(
         ("height", np.uint32),
         ("channels", np.uint8),
         ("phash", np.uint64),
-        ("group", np.uint64),  # the beginning of its name's SHA-256; 0 where the image has none
+        ("group", np.uint64),  # see splits.group_hash; 0 where the image has none
     ]
 )
 
@@ -181,8 +181,7 @@ def _dictionary(column: pa.ChunkedArray) -> tuple[list[str], NDArray[np.int64]]:
 
 def _group_hashes(column: pa.ChunkedArray) -> NDArray[np.uint64]:
     groups, indices = _dictionary(compute.fill_null(column, ""))
-    hashes = [hashlib.sha256(group.encode()).digest() if group else bytes(8) for group in groups]
-    return np.array([int.from_bytes(digest[:8], "big") for digest in hashes], np.uint64)[indices]
+    return np.array([group_hash(group) if group else 0 for group in groups], np.uint64)[indices]
 
 
 def _numbered(column: pa.ChunkedArray, number: Callable[[str], int]) -> NDArray[np.int64]:

@@ -30,5 +30,9 @@ class Cuts:
 
 def position(example: Example, sha256: bytes) -> float:
     """Where an example whose content has this hash lies on the line: by its group, if it has one, or by its content."""
-    digest = hashlib.sha256(example.group.encode()).digest() if example.group else sha256
-    return int.from_bytes(digest[:8], "big") / 2**64
+    return (group_hash(example.group) if example.group else int.from_bytes(sha256[:8], "big")) / 2**64
+
+
+def group_hash(group: str) -> int:
+    """The first eight bytes of the SHA-256 of a group's name."""
+    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big")

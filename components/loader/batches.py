@@ -149,7 +149,7 @@ class TrainingBatches:
     @property
     def images(self) -> int:
         """Images an epoch on all ranks."""
-        return int(self.order.images.sum())
+        return self.order.total
 
     def count(self, number: int) -> int:
         """Images of a batch on all ranks."""

@@ -59,9 +59,9 @@ class Order:
         self.window = window // ranks
         self.batch_size, self.seed, self.rank, self.ranks = batch_size, seed, rank, ranks
         self.least = min(least, batch_size - 1)
-        total = int(self.images.sum())
-        self.first, self.last = rank * total // ranks, (rank + 1) * total // ranks
-        largest = -(-total // ranks)
+        self.total = int(self.images.sum())
+        self.first, self.last = rank * self.total // ranks, (rank + 1) * self.total // ranks
+        largest = -(-self.total // ranks)
         self.batches = -(-largest // batch_size)
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Order:
 
     def count(self, batch: int) -> int:
         """Images of a batch on all ranks together; every rank knows it."""
-        fewest, longer = divmod(int(self.images.sum()), self.ranks)  # so many have one image more
+        fewest, longer = divmod(self.total, self.ranks)  # so many have one image more
         shares = ((fewest, self.ranks - longer), (fewest + 1, longer))
         return sum(ranks * (self._start(batch + 1, share) - self._start(batch, share)) for share, ranks in shares)
 
