@@ -77,7 +77,7 @@ class Scene:
 
 
 class Follower:
-    """Shows the first worker's log, and finds out what goes wrong."""
+    """Shows the first worker's log, to its end but for an interrupt, and finds out what goes wrong."""
 
     def __init__(self, cluster: Cluster, name: str, nodes: int) -> None:
         self.cluster, self.name = cluster, name
@@ -85,6 +85,13 @@ class Follower:
         self.begun: dict[str, Worker] = {}  # the workers that have started, by name
         self.log: Log | None = None
         self.troubled: float | None = None  # since when
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # after SIGTERM a second is all that Argo's executor leaves
+            self._end()
 
     def look(self, job: Object | None, workers: list[Worker]) -> None:
         """Raises StepError or UserError where the training cannot go on."""
@@ -100,18 +107,18 @@ class Follower:
             self.pending.look(job, workers)
         self.begun |= {worker.name: worker for worker in workers if worker.started}
 
-    def end(self) -> None:
-        """Shows the rest of the log."""
-        if self.log:
-            self.log.end(LAST_LINES_SECONDS)
-
     def show(self, workers: list[Worker]) -> None:
         """Follows the log of the first worker, once it has one."""
         first = next((worker for worker in workers if worker.number == 0 and worker.started), None)
         if first and (self.log is None or self.log.pod != first.name):
-            self.end()
+            self._end()
             self.log = Log(self.cluster, first.name)
             self.log.start()
+
+    def _end(self) -> None:
+        """Shows the rest of the log."""
+        if self.log:
+            self.log.end(LAST_LINES_SECONDS)
 
     def _trouble(self, job: Object | None, workers: list[Worker]) -> bool:
         if job is None or condition(job, "Failed") or any(worker.failed for worker in workers):
@@ -153,15 +160,11 @@ class Follower:
 
 def follow(cluster: Cluster, name: str, nodes: int) -> None:
     """Shows what the workers do until all have done it. Raises StepError or UserError where they do not, or Deleted."""
-    follower = Follower(cluster, name, nodes)
-    with Scene(cluster, name) as scene:
-        try:
-            while not (scene.job and condition(scene.job, "Complete")):
-                scene.wait()
-                if scene.seen:
-                    follower.look(scene.job, scene.workers)
-            while not scene.seen:  # its workers, when it was done at once
-                scene.wait()
-            follower.show(scene.workers)
-        finally:
-            follower.end()
+    with Scene(cluster, name) as scene, Follower(cluster, name, nodes) as follower:
+        while not (scene.job and condition(scene.job, "Complete")):
+            scene.wait()
+            if scene.seen:
+                follower.look(scene.job, scene.workers)
+        while not scene.seen:  # its workers, when it was done at once
+            scene.wait()
+        follower.show(scene.workers)
