@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -13,10 +14,11 @@ from torch import Generator, Tensor
 from components.dataset.images import fit
 from components.dataset.manifest import Manifest
 from components.loader import crops
+from components.loader.apart import Apart, Read
 from components.loader.machine import memory
 from components.loader.order import CHANGES, CROPS, Order, random
-from components.loader.stream import Batch, Decode, Stream
-from components.storage import Store
+from components.loader.stream import Batch, Decode, Shape, Stream, Take
+from components.storage import Store, open_store
 
 CPU = torch.device("cpu")
 WINDOW = 2 * 2**30
@@ -27,9 +29,6 @@ IN_ORDER = 2**28
 """The same where nothing is shuffled."""
 SHARE = 4
 """The part of a device's memory that images may take for good: one in so many bytes."""
-
-Shape = tuple[int, int, int]
-"""Height, width and channels of what the network takes."""
 
 
 class Augment(NamedTuple):
@@ -77,7 +76,9 @@ class OrderedBatches:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.stream, self.device = _open(store, manifest, split, shape, device), device
+        self.stream, self.device = _open(store, manifest, split, shape), device
+        if device.type == "cuda":
+            self.stream.take = lambda count: torch.empty((count, *shape), dtype=torch.uint8, pin_memory=True)
         self.order = Order(self.stream.shards, IN_ORDER, size, rank=rank, ranks=ranks)
         self.images = len(self.order)
         self._kept = keep(self.stream, device) if fits(self.stream, device) else None
@@ -122,7 +123,7 @@ class TrainingBatches:
     ) -> None:
         """`batch_size` counts the images of all ranks; `everywhere` tells whether something is so on each of them."""
         self.seed, self.device, self.batch_size = seed, device, batch_size
-        self.stream = _open(store, manifest, "train", shape, device)
+        self.stream = _open(store, manifest, "train", shape)
         self.augment = augment if manifest.shape == shape else None
         self.policy = policy
         kept = self.augment is not None and everywhere(fits(self.stream, device))
@@ -141,6 +142,8 @@ class TrainingBatches:
         """How long those who iterated over an epoch had to wait for batches, in all."""
         self._kept = keep(self.stream, device) if kept else None
         self._crops = crops.Crops(0 if self.augment else memory() // SHARE)
+        make = partial(reader, store.uri, manifest, shape, batch_size, seed, policy, rank, ranks)
+        self._apart = Apart(make, size, shape) if device.type == "cuda" and not kept else None
 
     def __len__(self) -> int:
         """Batches an epoch; the same on every rank."""
@@ -168,16 +171,21 @@ class TrainingBatches:
             before = time.perf_counter()
 
     def _stream(self, epoch: int, start: int) -> Iterator[Batch]:
+        read = self._apart.epoch if self._apart else self.read
+        found = _moved(read(epoch, start), self.device)
+        return self._changed(self.augment, found, epoch, start) if self.augment else found
+
+    def read(self, epoch: int, start: int) -> Iterator[Batch]:
+        """What `epoch` gives as it comes from the store: in memory, and cropped, or not yet augmented."""
         if self.augment:
-            found = self.stream.batches(self.order, _fit(self.stream), _nothing, epoch, start)
-            return self._changed(self.augment, _moved(found, self.device), epoch, start)
+            return self.stream.batches(self.order, _fit(self.stream), _nothing, epoch, start)
         changes = self._draw(epoch, 1)
 
         def draw(number: int, count: int) -> list[tuple[list[float], float]]:
             cropped = crops.draw(random(self.seed, CROPS, epoch, self.rank, number), count)
             return list(zip(cropped, changes(number)[:, 0].tolist(), strict=True))
 
-        return _moved(self.stream.batches(self.order, self._crop, draw, epoch, start), self.device)
+        return self.stream.batches(self.order, self._crop, draw, epoch, start)
 
     def _crop(self, content: memoryview, out: NDArray[np.uint8], drawn: tuple[list[float], float], number: int) -> None:
         self._crops.crop(content, out, drawn[0], number)
@@ -249,10 +257,26 @@ def keep(stream: Stream, device: torch.device) -> Batch:
     return images, labels
 
 
-def _open(store: Store, manifest: Manifest, split: str, shape: Shape, device: torch.device = CPU) -> Stream:
-    stream = Stream(store, manifest, [shard for shard in manifest.shards if shard.split == split], shape)
-    stream.pinned = device.type == "cuda"
-    return stream
+def reader(
+    uri: str,
+    manifest: Manifest,
+    shape: Shape,
+    batch_size: int,
+    seed: int,
+    policy: Policy | None,
+    rank: int,
+    ranks: int,
+    take: Take,
+) -> Read:
+    """Reads what the training batches of these arguments read, in another process."""
+    here = rank, ranks, CPU, lambda fits: False  # for what is kept no process is asked
+    batches = TrainingBatches(open_store(uri), manifest, shape, batch_size, seed, UNCHANGED, policy, *here)
+    batches.stream.take = take
+    return batches.read
+
+
+def _open(store: Store, manifest: Manifest, split: str, shape: Shape) -> Stream:
+    return Stream(store, manifest, [shard for shard in manifest.shards if shard.split == split], shape)
 
 
 def _in_order(stream: Stream, size: int) -> Iterator[Batch]:
@@ -279,5 +303,17 @@ def _nothing(number: int, count: int) -> list[None]:
 
 
 def _moved(found: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    for batch, labels in found:
-        yield batch.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+    """Brings batches to a device; to a GPU while it computes."""
+    if device.type != "cuda":
+        yield from ((images.to(device), labels.to(device)) for images, labels in found)
+        return
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    computing = torch.cuda.current_stream(device)
+    for batch in found:
+        with torch.cuda.stream(copying):
+            moved = tuple(each.to(device, non_blocking=True) for each in batch)
+        computing.wait_stream(copying)
+        for each in moved:
+            each.record_stream(computing)
+        yield moved[0], moved[1]
+        copying.synchronize()  # whoever gave the batch may now use its memory again

@@ -1,12 +1,13 @@
 """How images are changed at random: a whole batch at once, or one by one."""
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+from torch.nn import Module
 from torch.overrides import TorchFunctionMode
 
 from components.loader.batches import Augment, Policy
@@ -65,14 +66,13 @@ def policy(name: str) -> Policy | None:
         return None
     from torchvision.transforms import v2
 
-    change = {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}[name]()
+    return partial(_changed, {"trivial": v2.TrivialAugmentWide, "rand": v2.RandAugment}[name]())
 
-    def apply(image: Tensor, number: float) -> Tensor:
-        with _Seeded(int(number * 2**53)):
-            changed: Tensor = change(image.permute(2, 0, 1)).permute(1, 2, 0)
-        return changed
 
-    return apply
+def _changed(change: Module, image: Tensor, number: float) -> Tensor:
+    with _Seeded(int(number * 2**53)):
+        changed: Tensor = change(image.permute(2, 0, 1)).permute(1, 2, 0)
+    return changed
 
 
 class _Seeded(TorchFunctionMode):

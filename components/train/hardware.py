@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from components.dataset.manifest import Manifest
-from components.loader.batches import SHARE, Shape
-from components.loader.machine import cores
+from components.loader.batches import SHARE
+from components.loader.stream import Shape, decoding_threads
 from components.models.artifact import Classifier, ModelConfig
 from components.step import StepError
 from components.train.checkpoint import State
@@ -43,7 +43,7 @@ def choose(
     height, width, _ = config.shape
     notes.append(
         f"batch size {batch_size}, images of {height}x{width}, learning rate {rate:.3g}, precision {precision}, "
-        f"on {device}, decoding threads {cores()}"
+        f"on {device}, decoding threads {decoding_threads(manifest)}"
     )
     chosen = {"batch_size": batch_size, "learning_rate": rate, "precision": precision, "compile": False}
     return chosen | {"processes": ranks.ranks, "notes": notes}

@@ -15,7 +15,7 @@ from components import registry
 from components.code import code_digest
 from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
-from components.loader.machine import cores
+from components.loader.stream import decoding_threads
 from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
 from components.models.networks import fitted_side
 from components.step import Metadata, StepError, UserError, require
@@ -89,7 +89,7 @@ def train(step: Train, deliver: Callable[[Metadata], None] = lambda metadata: No
 
         # results
         results = course.results(batches.images)
-        training = facts(step, recipe, choices, classifier, ranks) | results
+        training = facts(step, recipe, choices, classifier, manifest, ranks) | results
         config = dataclasses.replace(config, training=training)
         weights = course.best or learner.judged_state()
         said = metadata(config, results)
@@ -326,12 +326,12 @@ def enough_memory(device: torch.device, what: str) -> Iterator[None]:
         ) from None
 
 
-def facts(step: Train, recipe: Recipe, choices: State, classifier: Classifier, ranks: Ranks) -> Row:
+def facts(step: Train, recipe: Recipe, choices: State, classifier: Classifier, manifest: Manifest, ranks: Ranks) -> Row:
     """What the model's config says of how it was trained, besides the results."""
     parameters = sum(parameter.numel() for parameter in classifier.parameters())
     chosen = {name: choices[name] for name in ("batch_size", "learning_rate", "precision", "compile")}
     device = classifier.scale.device
-    threads = {"threads": torch.get_num_threads(), "decoding_threads": cores()}
+    threads = {"threads": torch.get_num_threads(), "decoding_threads": decoding_threads(manifest)}
     machine = {"torch": torch.__version__, "device": str(device), **threads}
     given = {"epochs": step.epochs, "seed": step.seed, "start": step.start, "parameters": parameters}
     told = {"recipe": step.recipe or "default", "recipe_in_full": dataclasses.asdict(recipe)}

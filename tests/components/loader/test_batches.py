@@ -23,10 +23,10 @@ from torch import Tensor
 from components.dataset.manifest import Manifest, content_digest, encode
 from components.dataset.shards import write_shard
 from components.loader import batches as module
-from components.loader import cache, order
+from components.loader import cache, order, stream
 from components.loader.batches import UNCHANGED, Augment, OrderedBatches, TrainingBatches, batches
 from components.loader.cache import Cache
-from components.loader.stream import Content, Stream
+from components.loader.stream import FEW, SMALL, Content, Stream, decoding_threads
 from components.step import StepError
 from components.storage import DirectoryStore, S3Store
 from tests.components.loader import samples
@@ -106,6 +106,16 @@ def test_workers_change_neither_order_nor_crops(store: DirectoryStore) -> None:
     for same in zip(*epochs, strict=True):
         assert all(torch.equal(images, same[0][0]) for images, _ in same)
         assert all(torch.equal(labels, same[0][1]) for _, labels in same)
+
+
+@pytest.mark.parametrize(("bytes", "cores", "threads"), [(SMALL - 1, 16, FEW), (SMALL - 1, 2, 2), (SMALL, 16, 16)])
+def test_small_images_are_decoded_by_few_threads(
+    bytes: int, cores: int, threads: int, store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = make(store, "cropped")
+    shards = [dataclasses.replace(shard, bytes=bytes * shard.images) for shard in manifest.shards]
+    monkeypatch.setattr(stream, "cores", lambda: cores)
+    assert decoding_threads(dataclasses.replace(manifest, shards=tuple(shards))) == threads
 
 
 @pytest.mark.slow
