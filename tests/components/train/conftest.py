@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from components.storage import DirectoryStore
 from tests.components.train.runs import Make, maker
 from tests.ingestion import make_dataset
 from tests.samples import write_tree
+
+collect_ignore = [] if torch.cuda.is_available() else ["test_gpu.py"]
 
 
 @pytest.fixture
