@@ -25,13 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
 from benchmarks.loading import MEAN, STD, Contestant, canvas, photograph, rate, show, tell, write_dataset
-from benchmarks.training import alone, make_loop, ours
+from benchmarks.training import EPOCHS, alone, make_loop, ours
 from components.dataset.manifest import Manifest
 from components.loader.batches import UNCHANGED, TrainingBatches
 from components.models.artifact import Classifier, ModelConfig, build
 from components.storage import DirectoryStore
 from components.train.loop import Loop
 from components.train.memory import keep_freed_memory
+from components.train.probe import compile_where_it_pays
 from components.train.recipe import Recipe
 
 NETWORKS = (("resnet18", 64), ("mobilenet_v2", 96))
@@ -206,25 +207,30 @@ def hits(logits: Tensor, labels: Tensor) -> list[Tensor]:
 def on_gpu() -> None:
     """Prints images/s of ResNet-50, the share of the card's peak, and that of what it does without the loader."""
     device, shape = torch.device("cuda"), (224, 224, 3)
-    card = torch.cuda.get_device_name(device)
-    print(f"\nresnet50 at 224x224 on {card}, bf16, batch {GPU_BATCH_SIZE}", flush=True)
+    print(f"\nresnet50 at 224x224 on {torch.cuda.get_device_name(device)}, bf16, batch {GPU_BATCH_SIZE}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
         store = DirectoryStore(room / "store")
         manifest = write_dataset(store, write_files(room / "tree", GPU_IMAGES))
         batches = TrainingBatches(store, manifest, shape, GPU_BATCH_SIZE, 0, UNCHANGED, device=device)
-        classifier = make("resnet50", shape).to(device)
-        loop = make_loop(room, classifier, RECIPE, LEARNING_RATE, batches, precision="bf16")
+        loop = make_loop(room, make("resnet50", shape).to(device), RECIPE, LEARNING_RATE, batches, precision="bf16")
         images, labels = next(batches.epoch(0))
         operations = count_operations(loop, images[:8], labels[:8]) / 8
         contestants = {OURS: awaited(ours(loop, GPU_IMAGES)), RESIDENT: awaited(resident(loop, images, labels))}
-        _, *later = [{name: rate(turn) for name, turn in contestants.items()} for _ in range(TURNS + 1)]
-    show(later, contestants)
-    tell(later, OURS, RESIDENT, 0.9)
-    speed = statistics.median(turn[OURS] for turn in later)
+        for wanted in ("off", "on"):
+            print(compile_where_it_pays(loop.learner, wanted, shape, GPU_BATCH_SIZE, EPOCHS)[1] or "not compiled:")
+            _, *later = [{name: rate(turn) for name, turn in contestants.items()} for _ in range(TURNS + 1)]
+            show(later, contestants)
+            tell(later, OURS, RESIDENT, 0.9)
+            tell_share(statistics.median(turn[OURS] for turn in later) * operations)
+
+
+def tell_share(operations: float) -> None:
+    """Prints what part of the card's peak so many operations a second are."""
+    card = torch.cuda.get_device_name()
     peak = next((peak for name, peak in PEAKS.items() if name in card), None)
-    share = f"{speed * operations / peak:.1%} of the card's peak" if peak else "the card's peak is not known here"
-    print(f"{speed * operations / 1e12:.1f} TFLOP/s, {share}")
+    share = f"{operations / peak:.1%} of the card's peak" if peak else "the card's peak is not known here"
+    print(f"{operations / 1e12:.1f} TFLOP/s, {share}")
 
 
 def count_operations(loop: Loop, images: Tensor, labels: Tensor) -> int:
