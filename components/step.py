@@ -25,6 +25,9 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args, get_ori
 
 T = TypeVar("T")
 
+PR_SET_PDEATHSIG = 1
+"""Of linux/prctl.h."""
+
 Metadata = Mapping[str, Mapping[str, Any]]
 """What a step says of its output artifacts for the UI: {output name: {key: JSON value}}."""
 
@@ -190,6 +193,14 @@ def main(interface: type[T], work: Callable[[T], Metadata | None], argv: Sequenc
     except KeyboardInterrupt:
         _fail("interrupted; nothing half-written was left behind", 130)
     sys.exit(0)
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when that which started it is no more: nobody would hear it (prctl(2))."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

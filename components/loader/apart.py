@@ -1,11 +1,10 @@
-"""Batches that a process of its own reads and decodes, for a loop that feeds a GPU.
+"""Training batches that a process of its own reads and decodes, for a loop that feeds a GPU.
 
 A step on a GPU is hundreds of small calls, each of which takes Python's lock, and waits for it where a dozen threads
 that decode want it too: with them in its own process, the loop got two thirds out of an H200 of what it can do. The
 images come through memory that both have mapped, and from which the GPU fetches them by itself.
 """
 
-import itertools
 import mmap
 import os
 import signal
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 
 import numpy as np
@@ -20,53 +20,60 @@ import torch
 from torch import Tensor
 
 from components.loader.stream import AHEAD, Batch, Shape, Take
-from components.step import StepError
+from components.step import StepError, UserError, die_with_parent
 
 PLACES = AHEAD + 2
 """Batches in the memory: those that are being decoded, one that waits, and one that is in use."""
+
+NOT_BEGUN = (-1, 0)
+"""The epoch that a process is at which waits to be asked, and from where on."""
 
 Read = Callable[[int, int], Iterator[Batch]]
 """The batches of an epoch, by its number, from one on."""
 
 
 class Apart:
-    """Another process, which goes from epoch to epoch, and the memory that both share."""
+    """The process, and the memory that is shared with it."""
 
-    def __init__(self, make: Callable[[Take], Read], size: int, shape: Shape) -> None:
-        """What `make` makes there, which has to be pickled, is given memory for batches of up to `size` images."""
-        self._make, self._shape = make, (PLACES, size, *shape)
+    def __init__(self, make: Callable[[Take], Read], size: int, shape: Shape, ahead: bool) -> None:
+        """What `make` makes there, which has to be pickled, is given memory for batches of up to `size` images.
+
+        With `ahead` it goes from epoch to epoch unasked, so that the first batches are there when they are wanted.
+        """
+        self._make, self._shape, self._ahead = make, (PLACES, size, *shape), ahead
         self._memory = os.memfd_create("batches")  # not /dev/shm: a pod's has 64 MiB
         os.ftruncate(self._memory, int(np.prod(self._shape)))
         weakref.finalize(self, os.close, self._memory)
-        self._places = _places(self._memory, self._shape)
+        self._places = _mapped(self._memory, self._shape)
         self._pin()
-        self._told, self._next = False, (0, 0)
+        self._told, self._begun = False, NOT_BEGUN
         self._begin()
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """The batches of an epoch from one on, each of which may be looked at until the next is asked for.
 
-        The first ones are there already where it is the epoch that comes next. Raises StepError where the process does,
-        and where it ends.
+        Raises what the process raises, and StepError where it ends.
         """
-        if self._told and (number, start) != self._next:
+        if self._begun not in (NOT_BEGUN, (number, start)):
             self.close()
         if not self._end.alive:
             self._begin()
-        self._next = (-1, 0)  # none, if this one is broken off
         try:
             if not self._told:  # not earlier: whoever begins would wait until somebody is there to hear it
-                self._connection.send((self._shape, self._make, number, start))
+                self._connection.send((self._shape, self._make, self._ahead))
                 self._told = True
+            if self._begun == NOT_BEGUN:
+                self._connection.send((number, start))
+            self._begun = number, -1  # whose rest nobody wants, if this is broken off
             while (found := self._connection.recv()) is not None:
-                if isinstance(found, StepError):
+                if isinstance(found, Exception):
                     raise found
                 place, labels = found
                 yield self._places[place, : len(labels)], torch.from_numpy(labels)
                 self._connection.send(None)  # its place is free
         except (EOFError, ConnectionError):
             raise self._lost() from None
-        self._next = (number + 1, 0)
+        self._begun = (number + 1, 0) if self._ahead else NOT_BEGUN
 
     def close(self) -> None:
         """Ends the process, whatever it is doing; another epoch has another one."""
@@ -80,14 +87,21 @@ class Apart:
         self._process = subprocess.Popen(command, pass_fds=handles, start_new_session=True)
         theirs.close()
         self._end = weakref.finalize(self, _end, self._process, self._connection)
-        self._told = False
+        self._told, self._begun = False, NOT_BEGUN
 
     def _pin(self) -> None:
-        if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        """Has the GPU fetch from the memory by itself."""
+        if not torch.cuda.is_available():
             return
         runtime, where = torch.cuda.cudart(), self._places.data_ptr()  # type: ignore[no-untyped-call]
-        torch.cuda.check_error(runtime.cudaHostRegister(where, self._places.numel(), 0))
-        weakref.finalize(self, runtime.cudaHostUnregister, where)
+        if code := int(runtime.cudaHostRegister(where, self._places.numel(), 0)):
+            with suppress(RuntimeError):  # or it would be the error of whatever comes next
+                torch.zeros(1, device="cuda")
+            print(
+                f"warning: memory cannot be pinned (CUDA error {code}); copies to the GPU take longer", file=sys.stderr
+            )
+        else:
+            weakref.finalize(self, runtime.cudaHostUnregister, where)
 
     def _lost(self) -> StepError:
         code = self._process.wait()
@@ -102,45 +116,67 @@ def _end(process: "subprocess.Popen[bytes]", connection: Connection) -> None:
     process.wait()
 
 
-def _places(memory: int, shape: tuple[int, ...]) -> Tensor:
-    """The shared memory as batches: uint8 [PLACES, N, H, W, C]."""
+def _mapped(memory: int, shape: tuple[int, ...]) -> Tensor:
+    """The shared memory: uint8 [PLACES, N, H, W, C]."""
     return torch.frombuffer(mmap.mmap(memory, 0), dtype=torch.uint8).view(shape)
 
 
-# The other process
+# In the process
 
 
-class Places:
-    """Gives the places one after the other, when they are free."""
+class Loop:
+    """What it hears of the loop."""
 
     def __init__(self, connection: Connection, places: Tensor) -> None:
-        self._connection, self._places = connection, places
-        self._taken = self._freed = 0
+        self.connection, self.places = connection, places
+        self.taken = self.freed = 0
 
     def take(self, count: int) -> Tensor:
-        """Raises EOFError when the loop has hung up."""
-        while self._taken - self._freed == PLACES:
-            self._connection.recv()
-            self._freed += 1
-        self._taken += 1
-        return self._places[(self._taken - 1) % PLACES, :count]
+        """The next place, when it is free. Raises EOFError when the loop is no more."""
+        while self.taken - self.freed == PLACES:
+            self._hear()
+        self.taken += 1
+        return self.places[(self.taken - 1) % PLACES, :count]
+
+    def give(self, images: Tensor, labels: Tensor) -> None:
+        """Hands over a batch in a place that was taken."""
+        self.connection.send((images.storage_offset() // self.places.stride(0), labels.numpy()))
+
+    def wanted(self) -> tuple[int, int]:
+        """The next epoch that is asked for, and from where on."""
+        while not (said := self._hear()):
+            pass
+        return said
+
+    def _hear(self) -> tuple[int, int] | None:
+        said: tuple[int, int] | None = self.connection.recv()
+        self.freed += said is None
+        return said
+
+
+def work(connection: Connection, memory: int) -> None:
+    """Reads one epoch after the other."""
+    shape, make, ahead = connection.recv()
+    loop = Loop(connection, _mapped(memory, shape))
+    read, (epoch, start) = make(loop.take), loop.wanted()
+    while True:
+        for images, labels in read(epoch, start):
+            loop.give(images, labels)
+        connection.send(None)
+        epoch, start = (epoch + 1, 0) if ahead else loop.wanted()
 
 
 def main() -> None:
-    """Reads one epoch after the other, until the loop hangs up."""
+    """Works until the loop is no more."""
+    die_with_parent()
     connection = Connection(int(sys.argv[1]))
-    try:
-        shape, make, first, start = connection.recv()
-        read = make(Places(connection, _places(int(sys.argv[2]), shape)).take)
-        places = itertools.cycle(range(PLACES))
-        for epoch in itertools.count(first):
-            for _, labels in read(epoch, start if epoch == first else 0):
-                connection.send((next(places), labels.numpy()))
-            connection.send(None)
-    except StepError as error:
-        connection.send(error)
-    except (EOFError, ConnectionError):
-        pass
+    with suppress(EOFError, ConnectionError):
+        try:
+            work(connection, int(sys.argv[2]))
+        except (EOFError, ConnectionError):
+            raise
+        except (UserError, StepError, OSError) as error:
+            connection.send(error)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from components.loader.apart import Apart, Read
 from components.loader.machine import memory
 from components.loader.order import CHANGES, CROPS, Order, random
 from components.loader.stream import Batch, Decode, Shape, Stream, Take
-from components.storage import Store, open_store
+from components.storage import DirectoryStore, Store, open_store
 
 CPU = torch.device("cpu")
 WINDOW = 2 * 2**30
@@ -143,7 +143,9 @@ class TrainingBatches:
         self._kept = keep(self.stream, device) if kept else None
         self._crops = crops.Crops(0 if self.augment else memory() // SHARE)
         make = partial(reader, store.uri, manifest, shape, batch_size, seed, policy, rank, ranks)
-        self._apart = Apart(make, size, shape) if device.type == "cuda" and not kept else None
+        # Not ahead of what has to fetch its shards: those of the validation split may need their room in the cache.
+        ahead = isinstance(store, DirectoryStore)
+        self._apart = Apart(make, size, shape, ahead) if device.type == "cuda" and not kept else None
 
     def __len__(self) -> int:
         """Batches an epoch; the same on every rank."""
@@ -307,8 +309,7 @@ def _moved(found: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
     if device.type != "cuda":
         yield from ((images.to(device), labels.to(device)) for images, labels in found)
         return
-    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    computing = torch.cuda.current_stream(device)
+    copying, computing = _copying(device), torch.cuda.current_stream(device)
     for batch in found:
         with torch.cuda.stream(copying):
             moved = tuple(each.to(device, non_blocking=True) for each in batch)
@@ -317,3 +318,8 @@ def _moved(found: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
             each.record_stream(computing)
         yield moved[0], moved[1]
         copying.synchronize()  # whoever gave the batch may now use its memory again
+
+
+@lru_cache  # PyTorch keeps memory for each stream that has had some
+def _copying(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

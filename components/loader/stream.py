@@ -1,7 +1,7 @@
 """Images of a split, read ahead from the store and decoded in threads.
 
-Threads suffice: what decodes and resizes gives Python's lock back meanwhile. So nothing is copied from one process to
-another, no process can die unnoticed, and nothing is left behind when a run ends, however it does.
+Threads suffice beside a processor that computes: what decodes and resizes gives Python's lock back meanwhile. Beside a
+GPU all of this runs in another process (apart.py).
 """
 
 import queue

@@ -1,6 +1,6 @@
 import os
 
-from components.step import Metadata, main
+from components.step import Metadata, die_with_parent, main
 from components.train.interface import Train
 
 
@@ -8,9 +8,7 @@ def work(step: Train) -> Metadata:
     """Trains in this process, or starts those that do: here, or on other nodes."""
     # Imported here, so that --help and a wrong flag do not wait for what the work needs.
     if "RANK" in os.environ:
-        from components.train.processes import die_with_launcher
-
-        die_with_launcher()
+        die_with_parent()
     elif step.nodes > 1:
         from components.dataset.manifest import read_manifest
         from components.storage import open_store

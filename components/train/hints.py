@@ -40,7 +40,7 @@ def waiting(share: float) -> str | None:
         return None
     return (
         f"{share:.0%} of the time is spent waiting for images; give the step more cores (cpu of [steps.train] in the "
-        "settings), or take a smaller image_size"
+        "settings; small files need no more than 8), or take a smaller image_size"
     )
 
 

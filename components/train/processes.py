@@ -1,6 +1,5 @@
 """The processes that one training has on one machine, seen from that which has started them."""
 
-import ctypes
 import math
 import signal
 import subprocess
@@ -18,8 +17,6 @@ SETTLE_SECONDS = 5.0
 """In which the others should notice that one has failed, and end by themselves."""
 SAVE_SECONDS = 120.0
 """In which rank 0 should have written a checkpoint, once another one has ended for SIGTERM."""
-PR_SET_PDEATHSIG = 1
-"""Of linux/prctl.h."""
 SHOWN_LINES = 40
 """Of what a process said that failed without a sentence."""
 
@@ -134,12 +131,6 @@ def verdict(process: Process, processes: int) -> UserError | StepError:
     said = [line.removeprefix(f"[rank{process.rank}]:").strip() for line in process.lines]  # in PyTorch's tracebacks
     last = next(filter(None, reversed(said)), "it said nothing")
     return StepError(f"{name} failed with exit code {code}: {last}")
-
-
-def die_with_launcher() -> None:
-    """Has the kernel kill this process when that which started it is no more: nobody would hear it (prctl(2))."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _stopped(process: Process) -> bool:

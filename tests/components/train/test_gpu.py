@@ -92,10 +92,12 @@ def test_every_augmentation_runs_on_the_gpu(kind: str, request: pytest.FixtureRe
         assert np.isfinite(column(step, "train_loss")).all()
 
 
+@pytest.mark.parametrize("kind", ["of_pixels", "of_files"])
 @pytest.mark.parametrize("recipe", ["precision=fp32", "precision=fp16 ema=0.9"])
-def test_a_training_that_was_killed_goes_on_on_its_gpu(recipe: str, of_pixels: Make) -> None:
-    options = {"epochs": 30, "batch_size": 64, "gpus": "1", "recipe": f"compile=off {recipe}"}
-    undisturbed, disturbed = of_pixels("1", **options), of_pixels("2", checkpoint_minutes=0.0, **options)
+def test_a_training_that_was_killed_goes_on_on_its_gpu(recipe: str, kind: str, request: pytest.FixtureRequest) -> None:
+    make = request.getfixturevalue(kind)
+    options = {"epochs": 30, "batch_size": 32, "gpus": "1", "recipe": f"compile=off {recipe}"}
+    undisturbed, disturbed = make("1", **options), make("2", checkpoint_minutes=0.0, **options)
     finish(undisturbed)
     assert end(disturbed, signal.SIGKILL, 0, after="epoch 5/") == -signal.SIGKILL
     assert checkpoints(disturbed)
@@ -104,8 +106,9 @@ def test_a_training_that_was_killed_goes_on_on_its_gpu(recipe: str, of_pixels: M
     assert losses[1] == pytest.approx(losses[0], rel=0.1, abs=0.02)
 
 
-def test_sigterm_leaves_a_checkpoint_of_the_gpu(of_pixels: Make) -> None:
-    step = of_pixels("ended", epochs=100, batch_size=64, gpus="1")
+@pytest.mark.parametrize("kind", ["of_pixels", "of_files"])
+def test_sigterm_leaves_a_checkpoint_of_the_gpu(kind: str, request: pytest.FixtureRequest) -> None:
+    step = request.getfixturevalue(kind)("ended", epochs=100, batch_size=64, gpus="1")
     assert end(step, signal.SIGTERM, 0, after="epoch 2/") == 128 + signal.SIGTERM
     assert checkpoints(step)
 
@@ -128,9 +131,10 @@ def test_a_gpu_gets_the_batches_of_a_processor_from_pinned_memory(of_files: Make
     assert there._apart
     assert there._apart._places.is_pinned()
     for epoch in (1, 2):
-        for (images, labels), (moved, known) in zip(here.epoch(epoch), there.epoch(epoch), strict=True):
-            assert moved.device == DEVICE
-            assert torch.equal(moved.cpu(), images)
+        moved = list(there.epoch(epoch))  # the memory that they came through has been filled anew since
+        for (images, labels), (found, known) in zip(here.epoch(epoch), moved, strict=True):
+            assert found.device == DEVICE
+            assert torch.equal(found.cpu(), images)
             assert torch.equal(known.cpu(), labels)
 
 

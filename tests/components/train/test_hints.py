@@ -50,8 +50,8 @@ def test_where_there_is_nothing_to_tell_apart_nothing_is_said(counts: dict[str, 
 def test_who_waits_for_images_hears_it() -> None:
     assert hints.waiting(0.3) is None
     assert hints.waiting(0.312) == (
-        "31% of the time is spent waiting for images; give the step more cores (cpu of [steps.train] in the settings), "
-        "or take a smaller image_size"
+        "31% of the time is spent waiting for images; give the step more cores (cpu of [steps.train] in the settings; "
+        "small files need no more than 8), or take a smaller image_size"
     )
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 
 from components.dataset.manifest import read_manifest, write_manifest
 from components.dataset.shards import read_split
-from components.loader.batches import OrderedBatches
+from components.loader.apart import Apart
+from components.loader.batches import OrderedBatches, TrainingBatches, reader
 from components.loader.machine import cores
 from components.loader.stream import FEW
 from components.models.artifact import Classifier, load, read_config, read_curve
@@ -25,6 +27,7 @@ from components.train.interface import Train
 from components.train.learner import Learner, judge
 from components.train.range_test.range_test import range_test
 from components.train.train import class_weights, describe, identity, train
+from tests.components.train.runs import Make, outcome
 from tests.conftest import Ingested
 from tests.ingestion import make_dataset
 from tests.samples import write_tree
@@ -376,3 +379,23 @@ def test_a_gpu_that_was_asked_for_and_is_not_there_fails_at_once(tmp_path: Path)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: train asked for 1 nvidia.com/gpu and PyTorch ")
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_images_that_another_process_decodes_are_learned_from_as_those_decoded_here(
+    of_files: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As they are beside a GPU."""
+    here, there = (of_files(out, epochs=3, batch_size=32, recipe="augment=trivial") for out in ("here", "there"))
+    train(here)
+    begin = TrainingBatches.__init__
+
+    def apart(self: TrainingBatches, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        store, manifest, shape, size, seed = arguments
+        make = partial(reader, store.uri, manifest, shape, size, seed, options["policy"], 0, 1)
+        self._apart = Apart(make, size, shape, ahead=True)
+
+    monkeypatch.setattr(TrainingBatches, "__init__", apart)
+    train(there)
+    assert outcome(there) == outcome(here)
