@@ -20,11 +20,11 @@ from benchmarks.networks import make, write_files
 from benchmarks.training import command, make_loop, ours
 from components.dataset.manifest import read_manifest
 from components.loader.batches import UNCHANGED, TrainingBatches
+from components.memory import keep_freed_memory
 from components.progress import MARK
 from components.storage import DirectoryStore
 from components.train.checkpoint import Checkpoints, State
 from components.train.interface import Train
-from components.train.memory import keep_freed_memory
 from components.train.recipe import Recipe
 from tests.ingestion import make_dataset
 

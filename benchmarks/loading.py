@@ -34,9 +34,9 @@ from components.loader.batches import UNCHANGED, TrainingBatches
 from components.loader.cache import Cache
 from components.loader.crops import Crops
 from components.loader.machine import cores
+from components.memory import keep_freed_memory
 from components.models.artifact import Classifier
 from components.storage import DirectoryStore, Store, open_store
-from components.train.memory import keep_freed_memory
 
 IMAGES = 5000
 CLASSES = 10
@@ -117,7 +117,7 @@ def ours(store: Path, manifest: Manifest, kept: bool = True) -> Contestant:
     batches = TrainingBatches(DirectoryStore(store), manifest, (224, 224, 3), BATCH_SIZE, 0, UNCHANGED)
     if not kept:
         batches._crops = Crops(0)
-    normalise = Classifier(torch.nn.Identity(), MEAN, STD)
+    normalise = Classifier(torch.nn.Identity(), MEAN, STD, width=224)
     epochs = iter(range(1000))
     return lambda: sum(len(normalise(images)) for images, _ in batches.epoch(next(epochs)))
 

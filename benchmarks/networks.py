@@ -28,10 +28,10 @@ from benchmarks.loading import MEAN, STD, Contestant, canvas, photograph, rate, 
 from benchmarks.training import EPOCHS, alone, make_loop, ours
 from components.dataset.manifest import Manifest
 from components.loader.batches import UNCHANGED, TrainingBatches
+from components.memory import keep_freed_memory
 from components.models.artifact import Classifier, ModelConfig, build
 from components.storage import DirectoryStore
 from components.train.loop import Loop
-from components.train.memory import keep_freed_memory
 from components.train.probe import compile_where_it_pays
 from components.train.recipe import Recipe
 

@@ -29,6 +29,7 @@ from benchmarks.loading import Contestant, rate, show, tell
 from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, Augment, TrainingBatches
 from components.loader.stream import Batch
+from components.memory import keep_freed_memory
 from components.models.artifact import Classifier, build
 from components.source import mnist
 from components.step import fields
@@ -41,7 +42,6 @@ from components.train.interface import Train
 from components.train.journal import Journal
 from components.train.learner import Learner
 from components.train.loop import Loop
-from components.train.memory import keep_freed_memory
 from components.train.recipe import Recipe
 from components.train.train import describe
 from tests.ingestion import make_dataset

@@ -18,6 +18,7 @@ from components.evaluate.metrics import Scores, confusion_matrix, most_confused,
 from components.evaluate.prediction import predict
 from components.evaluate.report import Mistake, render
 from components.loader.batches import batches
+from components.memory import keep_freed_memory
 from components.models import artifact
 from components.models.config import read_curve
 from components.step import Metadata, UserError
@@ -33,6 +34,7 @@ UI_CLASSES = 100
 def evaluate(step: Evaluate) -> Metadata:
     """Predicts every test image once, judges the model, and writes verdict, metrics and report."""
     start = time.monotonic()
+    keep_freed_memory()
     manifest = read_manifest(step.dataset)
     classifier, config = artifact.load(step.model)
     if obstacle := misfit(config, manifest):

@@ -17,6 +17,7 @@ from components.export.onnx_model import to_onnx
 from components.export.parity import compare, milliseconds_per_image, open_session, require_parity
 from components.export.summary import summarize
 from components.loader.batches import batches
+from components.memory import keep_freed_memory
 from components.models.artifact import ModelConfig, load
 from components.registry import Version, champion, promote, publish
 from components.step import Metadata, UserError
@@ -27,6 +28,7 @@ from components.verdict import Verdict, read_verdict
 def export(step: Export) -> Metadata:
     """Writes the ONNX file, compares it with PyTorch on every test image, publishes it and promotes it if accepted."""
     started = time.monotonic()
+    keep_freed_memory()
     store = open_store(step.store)
     manifest = read_manifest(step.dataset)
     verdict = read_verdict(step.verdict)

@@ -41,6 +41,7 @@ class Classifier(nn.Module):
         std: Likewise.
         size: Height and width that the network sees, where the images have another.
         repeats: How often the channels are repeated for the network.
+        width: Of the images, for speed; 1 for any.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Classifier(nn.Module):
         std: tuple[float, ...],
         size: tuple[int, int] | None = None,
         repeats: int = 1,
+        width: int = 1,
     ) -> None:
         super().__init__()
         self.network = network
@@ -59,8 +61,8 @@ class Classifier(nn.Module):
         scale, shift = [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
         self.scale: Tensor
         self.shift: Tensor
-        self.register_buffer("scale", torch.tensor(scale).view(-1, 1, 1), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift).view(-1, 1, 1), persistent=False)
+        self.register_buffer("scale", _row(scale, width), persistent=False)
+        self.register_buffer("shift", _row(shift, width), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2).float().mul_(self.scale).add_(self.shift)
@@ -72,6 +74,15 @@ class Classifier(nn.Module):
         return logits
 
 
+def _row(values: list[float], width: int) -> Tensor:
+    """A value of each channel for each pixel of a row, float32 [C, 1, width], in memory as the images have them.
+
+    With one value for all pixels the innermost loop would be over three channels, and take seven times as long. Of a
+    single channel one value does.
+    """
+    return torch.tensor(values).repeat(width if len(values) > 1 else 1, 1).T.unsqueeze(1)
+
+
 def build(config: ModelConfig) -> Classifier:
     """A classifier with fresh weights, whose network is adapted to the images: `adaptations` says how.
 
@@ -81,7 +92,7 @@ def build(config: ModelConfig) -> Classifier:
     network = networks.make(name, config.options, shape, len(config.classes))
     size = networks.seen_size(name, network, shape, len(config.classes))
     repeats = networks.repeats(name, shape[2])
-    return Classifier(network, config.mean, config.std, None if size == shape[:2] else size, repeats)
+    return Classifier(network, config.mean, config.std, None if size == shape[:2] else size, repeats, shape[1])
 
 
 def adaptations(config: ModelConfig, classifier: Classifier) -> list[str]:

@@ -16,6 +16,7 @@ from components.code import code_digest
 from components.dataset.manifest import Manifest, read_manifest
 from components.loader.batches import UNCHANGED, OrderedBatches, TrainingBatches
 from components.loader.stream import decoding_threads
+from components.memory import keep_freed_memory
 from components.models.artifact import Classifier, ModelConfig, adaptations, build, save
 from components.models.networks import fitted_side
 from components.step import Metadata, StepError, UserError, require
@@ -28,7 +29,6 @@ from components.train.interface import Train, check_batch_size
 from components.train.journal import Journal
 from components.train.learner import Learner, judge
 from components.train.loop import Loop, check_loss
-from components.train.memory import keep_freed_memory
 from components.train.probe import compile_where_it_pays
 from components.train.ranks import Ranks, here, joined
 from components.train.recipe import Recipe, read_recipe

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from components.dataset.manifest import read_manifest
 from components.loader.batches import TrainingBatches
+from components.memory import keep_freed_memory
 from components.models.artifact import build
 from components.progress import Figure, Progress, say
 from components.step import Metadata, StepError
@@ -20,7 +21,6 @@ from components.train.augmentation import mix
 from components.train.hardware import choose, choose_device
 from components.train.interface import Train
 from components.train.learner import Learner
-from components.train.memory import keep_freed_memory
 from components.train.range_test.curve import SMOOTHED, Curve
 from components.train.range_test.page import page
 from components.train.ranks import ALONE
