@@ -12,7 +12,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, Pipe
 
 import numpy as np
@@ -132,7 +132,7 @@ class Loop:
         self.taken = self.freed = 0
 
     def take(self, count: int) -> Tensor:
-        """The next place, when it is free. Raises EOFError when the loop is no more."""
+        """The next place, when it is free."""
         while self.taken - self.freed == PLACES:
             self._hear()
         self.taken += 1
@@ -140,7 +140,11 @@ class Loop:
 
     def give(self, images: Tensor, labels: Tensor) -> None:
         """Hands over a batch in a place that was taken."""
-        self.connection.send((images.storage_offset() // self.places.stride(0), labels.numpy()))
+        self.say((images.storage_offset() // self.places.stride(0), labels.numpy()))
+
+    def say(self, what: object) -> None:
+        with _as_long_as_it_is_there():
+            self.connection.send(what)
 
     def wanted(self) -> tuple[int, int]:
         """The next epoch that is asked for, and from where on."""
@@ -149,34 +153,42 @@ class Loop:
         return said
 
     def _hear(self) -> tuple[int, int] | None:
-        said: tuple[int, int] | None = self.connection.recv()
+        with _as_long_as_it_is_there():
+            said: tuple[int, int] | None = self.connection.recv()
         self.freed += said is None
         return said
 
 
-def work(connection: Connection, memory: int) -> None:
+@contextmanager
+def _as_long_as_it_is_there() -> Iterator[None]:
+    """Ends the process where the loop is no more."""
+    try:
+        yield
+    except (EOFError, ConnectionError):
+        sys.exit()
+
+
+def work(loop: Loop, read: Read, ahead: bool) -> None:
     """Reads one epoch after the other."""
-    shape, make, ahead = connection.recv()
-    loop = Loop(connection, _mapped(memory, shape))
-    read, (epoch, start) = make(loop.take), loop.wanted()
+    epoch, start = loop.wanted()
     while True:
         for images, labels in read(epoch, start):
             loop.give(images, labels)
-        connection.send(None)
+        loop.say(None)
         epoch, start = (epoch + 1, 0) if ahead else loop.wanted()
 
 
 def main() -> None:
     """Works until the loop is no more."""
     die_with_parent()
-    connection = Connection(int(sys.argv[1]))
-    with suppress(EOFError, ConnectionError):
-        try:
-            work(connection, int(sys.argv[2]))
-        except (EOFError, ConnectionError):
-            raise
-        except (UserError, StepError, OSError) as error:
-            connection.send(error)
+    connection, memory = Connection(int(sys.argv[1])), int(sys.argv[2])
+    with _as_long_as_it_is_there():
+        shape, make, ahead = connection.recv()
+    loop = Loop(connection, _mapped(memory, shape))
+    try:
+        work(loop, make(loop.take), ahead)
+    except (UserError, StepError, OSError) as error:
+        loop.say(error)
 
 
 if __name__ == "__main__":

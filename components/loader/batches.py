@@ -47,12 +47,12 @@ Policy = Callable[[Tensor, float], Tensor]
 
 
 def batches(
-    store: Store, manifest: Manifest, split: str, shape: Shape, size: int = 256
+    store: Store, manifest: Manifest, split: str, shape: Shape, size: int = 64
 ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
     """The images of a split in their order, uint8 [N, H, W, C], and their labels, int64 [N], `size` at a time.
 
-    Image files are fitted to the shape as `images.fit` does. Raises StepError, which names the shard, where one is gone
-    or damaged.
+    No more than 64 at once, of which a network makes gigabytes already. Image files are fitted to the shape as
+    `images.fit` does. Raises StepError, which names the shard, where one is gone or damaged.
     """
     stream = _open(store, manifest, split, shape)
     for found, labels in _in_order(stream, size):

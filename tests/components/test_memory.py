@@ -10,7 +10,7 @@ from components.memory import keep_freed_memory
 print(keep_freed_memory())
 def batch():
     kept = [torch.ones(2**20) for _ in range(5)], torch.ones(2**24)  # 4 MiB each, and 64
-for _ in range(3):
+for _ in range(20):  # until the heap has grown around what lies in its gaps
     batch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
@@ -25,4 +25,4 @@ def test_freed_memory_serves_the_next_batch_without_page_faults() -> None:
     kept, faults = ended.stdout.split()
     assert kept == str(platform.libc_ver()[0] == "glibc")
     if kept == "True":
-        assert int(faults) < 20_000  # of the 215,040 pages that ten batches write
+        assert int(faults) < 100_000  # of the 215,040 pages that ten batches write
