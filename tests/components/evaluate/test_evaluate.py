@@ -165,7 +165,7 @@ def test_a_model_that_answers_nan_fails(step: Evaluate, tmp_path: Path) -> None:
     with torch.no_grad():
         next(classifier.parameters()).fill_(float("nan"))
     artifact.save(tmp_path / "broken", classifier, config, [])
-    with pytest.raises(StepError, match=r"the model answers NaN for 200 of 200 images"):
+    with pytest.raises(StepError, match=r"the model answers NaN for 64 of 64 images"):
         evaluate(replace(step, model=tmp_path / "broken"))
 
 
