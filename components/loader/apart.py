@@ -1,8 +1,8 @@
 """Training batches that a process of its own reads and decodes, for a loop that feeds a GPU.
 
 A step on a GPU is hundreds of small calls, each of which takes Python's lock, and waits for it where a dozen threads
-that decode want it too: with them in its own process, the loop got two thirds out of an H200 of what it can do. The
-images come through memory that both have mapped, and from which the GPU fetches them by itself.
+that decode want it too: with them in the loop's process, an H200 did two thirds of what it can do. The images come
+through memory that both have mapped, and from which the GPU fetches them by itself.
 """
 
 import mmap
@@ -26,7 +26,7 @@ PLACES = AHEAD + 2
 """Batches in the memory: those that are being decoded, one that waits, and one that is in use."""
 
 NOT_BEGUN = (-1, 0)
-"""The epoch that a process is at which waits to be asked, and from where on."""
+"""Where a process is that waits to be asked."""
 
 Read = Callable[[int, int], Iterator[Batch]]
 """The batches of an epoch, by its number, from one on."""
@@ -34,6 +34,9 @@ Read = Callable[[int, int], Iterator[Batch]]
 
 class Apart:
     """The process, and the memory that is shared with it."""
+
+    _told: bool  # whether it knows what to read
+    _begun: tuple[int, int]  # the epoch that it is at, and from where on
 
     def __init__(self, make: Callable[[Take], Read], size: int, shape: Shape, ahead: bool) -> None:
         """What `make` makes there, which has to be pickled, is given memory for batches of up to `size` images.
@@ -46,7 +49,6 @@ class Apart:
         weakref.finalize(self, os.close, self._memory)
         self._places = _mapped(self._memory, self._shape)
         self._pin()
-        self._told, self._begun = False, NOT_BEGUN
         self._begin()
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
